@@ -1,0 +1,6 @@
+"""max@k training for OpenRLHF: train a language model for the best of its k samples.
+
+Importing this package is light; nothing of Ray, vLLM or OpenRLHF is imported until it is used.
+"""
+
+__version__ = "0.1.0"
