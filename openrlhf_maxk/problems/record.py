@@ -75,12 +75,19 @@ class Problem:
     entry_point: str | None = None  # FUNCTION: the name to call ("solve" or "Solution.solve")
     setup_code: str = ""  # FUNCTION, ASSERTS: runs before the program (imports, helper classes)
     starter_code: str = ""  # shown in the prompt
+    program_prefix: str = ""  # completion tasks: the given beginning of the program
     limits: Limits = field(default_factory=Limits)
     judge: Judge = field(default_factory=Judge)
     public_tests: int = 0  # the first so many tests may be shown to a model or used to select among its samples
     source: str = ""  # "mini", "codecontests", …
     difficulty: str = ""  # as the source grades it
     provenance: Mapping[str, Any] = field(default_factory=dict)  # revision, split, original fields worth keeping
+
+    def whole(self, program: str) -> str:
+        """The program to run: with the given beginning put before one that goes on from it instead of repeating it."""
+        if not self.program_prefix or program.startswith(self.program_prefix):
+            return program
+        return f"{self.program_prefix}\n{program}"
 
 
 @dataclass(frozen=True, slots=True)
