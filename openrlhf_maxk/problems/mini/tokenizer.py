@@ -1,0 +1,83 @@
+"""The benchmark's tokenizer: a word-level Hugging Face fast tokenizer over a closed vocabulary.
+
+Tokens carry their own spaces and newlines, so decoding is concatenation: decoded text is runnable Python, and encoding
+it again gives the same tokens. Text outside the vocabulary becomes ``<unk>``. Prompts get no special tokens; a
+completion ends with ``<eos>``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openrlhf_maxk.problems.mini.language import OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+SMALLEST_NUMBER, LARGEST_NUMBER = -30, 60  # the numbers that may be shown in a prompt
+
+CODE: tuple[str, ...] = (
+    READ,
+    READ_WRONGLY,
+    *(
+        "a = ",
+        "a = [",
+        "a = [x for x in a if ",
+        "a = sorted(",
+        "print(",
+        "\n",
+        "]\n",
+        ")\n",
+        ")",
+        " for x in a",
+        " for x in a]\n",
+    ),
+    *("a", "x", "abs(x)", "-x", "*a", "set(a)", "sorted(a)"),
+    *("sum(", "sum(a)", "len(", "len(a)", "max(a)", "min(a)", "max(a, key=abs)", "max(a, key=a.count)"),
+    *(" + ", " - ", " * ", " // ", " / ", " % ", " == 0", " == 1"),
+    *("x > ", "x < ", "x == ", "x % ", "abs(x) > ", "abs(x) < ", "a.count(x) == ", "a.count(x) > "),
+    *(", key=abs", ", reverse=True"),
+    *("[0]", "[-1]", "[1:]", "[:1]", "[-1:]", "[:-1]", "[1:-1]", "[:3]", "[-3:]", "[::2]", "[::-1]"),
+    *("0", "1", "2", "3", "5", "10"),
+)
+
+
+def vocabulary() -> tuple[str, ...]:
+    """All tokens; the position is the id."""
+    words = [f" {word.text}" for word in OPERATIONS + RESULTS]
+    for text, joint in TEMPLATES:
+        words += [*re.findall(r" ?[a-z]+|[,:;]", re.sub(r"\{[a-z]+\}", "|", text)), joint]
+    numbers = [f" {number}" for number in range(SMALLEST_NUMBER, LARGEST_NUMBER + 1)]
+    tokens = [PAD, BOS, EOS, UNK, *CODE, "\nin", "\nout", *words, *numbers]
+    return tuple(dict.fromkeys(tokens))
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer, made from the vocabulary; nothing is read from disk."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = vocabulary()
+    longest_first = sorted(tokens, key=len, reverse=True)
+    pattern = "|".join(re.escape(token) for token in longest_first)
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
+    build_tokenizer().save_pretrained(folder)
