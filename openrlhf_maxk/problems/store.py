@@ -215,7 +215,7 @@ def _problem_schema():
         [
             *(pa.field(name, text, nullable=False) for name in ("id", "statement", "mode")),
             pa.field("entry_point", text),
-            *(pa.field(name, text, nullable=False) for name in ("setup_code", "starter_code")),
+            *(pa.field(name, text, nullable=False) for name in ("setup_code", "starter_code", "program_prefix")),
             pa.field("cpu_seconds", real, nullable=False),
             pa.field("memory_bytes", whole, nullable=False),
             pa.field("output_bytes", whole, nullable=False),
@@ -262,9 +262,10 @@ def _to_row(problem: Problem) -> dict[str, Any]:
 
 
 def _from_row(row: Mapping[str, Any], tests: tuple[Test, ...]) -> Problem:
-    same = ("id", "statement", "entry_point", "setup_code", "starter_code", "public_tests", "source", "difficulty")
+    texts = ("id", "statement", "entry_point", "setup_code", "starter_code", "program_prefix", "source", "difficulty")
     return Problem(
-        **{name: row[name] for name in same},
+        **{name: row[name] for name in texts},
+        public_tests=row["public_tests"],
         tests=tests,
         mode=Mode(row["mode"]),
         limits=Limits(row["cpu_seconds"], row["memory_bytes"], row["output_bytes"]),
