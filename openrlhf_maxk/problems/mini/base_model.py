@@ -46,7 +46,8 @@ def train_base_model(folder: Path, settings: ModelSettings, threads: int | None 
     torch.manual_seed(settings.seed)
     model = _new_model(settings, tokenizer)
     losses = _train(model, tokenizer, settings)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

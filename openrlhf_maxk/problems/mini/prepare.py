@@ -78,7 +78,7 @@ def _made_from(folder: Path, key: str) -> dict[str, Any] | None:
 def _key(settings: Mapping[str, Any]) -> str:
     """Settings and the code that turns them into files: a change of either makes the files anew."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), *(Path(m.__file__) for m in (atomic, record, store))]
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), *(Path(str(m.__file__)) for m in (atomic, record, store))]
     for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

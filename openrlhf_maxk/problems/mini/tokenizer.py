@@ -1,8 +1,8 @@
-"""The benchmark's tokenizer: a word-level Hugging Face fast tokenizer over a closed vocabulary.
+"""The benchmark's tokenizer: word-level, over a closed vocabulary, as a Hugging Face fast tokenizer.
 
 Tokens carry their own spaces and newlines, so decoding is concatenation: decoded text is runnable Python, and encoding
-it again gives the same tokens. Text outside the vocabulary becomes ``<unk>``. Prompts get no special tokens; a
-completion ends with ``<eos>``.
+it again gives the same tokens. Text outside the vocabulary is left out. Prompts get no special tokens; a completion
+ends with ``<eos>``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from openrlhf_maxk.problems.mini.language import OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import Qwen2Tokenizer
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SMALLEST_NUMBER, LARGEST_NUMBER = -30, 60  # the numbers that may be shown in a prompt
@@ -55,19 +55,19 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(dict.fromkeys(tokens))
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, made from the vocabulary; nothing is read from disk."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+def build_tokenizer() -> Qwen2Tokenizer:
+    """The tokenizer, made from the vocabulary; nothing is read from disk.
 
-    tokens = vocabulary()
-    longest_first = sorted(tokens, key=len, reverse=True)
-    pattern = "|".join(re.escape(token) for token in longest_first)
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNK))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    Transformers gives every Qwen2 folder a ``Qwen2Tokenizer``, whose own pre-tokenizer and model replace those of
+    ``tokenizer.json``. Added tokens come before both: they are found in the text, the longest first, and decoded as
+    they are. So all words are added tokens, and nothing is left for the byte-pair model.
+    """
+    from tokenizers import AddedToken
+    from transformers import Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate((PAD, BOS, EOS, UNK))},
+        merges=[],
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
@@ -76,8 +76,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=256,
     )
-
-
-def save_tokenizer(folder: Path) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
-    build_tokenizer().save_pretrained(folder)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vocabulary()[4:]])
+    return tokenizer
