@@ -1,0 +1,83 @@
+"""Comparing what a program printed with what was expected.
+
+Everything works on bytes and on whole token lists: nothing is zipped, so a prefix never passes, and no token is turned
+into a Python number except by a strict pattern of ASCII digits. The time is linear in the size of both sides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+from openrlhf_maxk.problems.record import Comparison
+
+_FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][+-]?[0-9]+)?")
+_SHOWN = 60
+
+
+def difference(actual: bytes, expected: str, comparison: Comparison, tolerance: float) -> str | None:
+    """None if the output is right, else a short account of what differs, for people.
+
+    ``EXACT`` ignores one trailing newline on each side. The others split at ASCII white space. ``NUMERIC`` allows
+    ``|a - e| <= tolerance * max(1, |e|)`` where both tokens are finite floats written with a point or an exponent.
+    ``CASE_INSENSITIVE`` ignores the case of ASCII letters. ``UNORDERED_LINES`` compares the lines that are not blank,
+    as token lists, with their multiplicities.
+    Raises ValueError for ``CHECKER``, which is not a comparison of two texts.
+    """
+    wanted = expected.encode("utf-8", "surrogatepass")
+    if comparison is Comparison.EXACT:
+        return _differ_exactly(_chomp(actual), _chomp(wanted))
+    if comparison is Comparison.TOKENS:
+        return _differ(actual.split(), wanted.split())
+    if comparison is Comparison.CASE_INSENSITIVE:
+        return _differ(actual.lower().split(), wanted.lower().split())
+    if comparison is Comparison.NUMERIC:
+        return _differ(actual.split(), wanted.split(), tolerance)
+    if comparison is Comparison.UNORDERED_LINES:
+        return _differ_in_lines(_lines(actual), _lines(wanted))
+    raise ValueError(f"{comparison} does not compare two texts")
+
+
+def _chomp(text: bytes) -> bytes:
+    return text.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _differ_exactly(actual: bytes, expected: bytes) -> str | None:
+    return None if actual == expected else f"expected {_show(expected)}, got {_show(actual)}"
+
+
+def _differ(actual: list[bytes], expected: list[bytes], tolerance: float | None = None) -> str | None:
+    if len(actual) != len(expected):
+        return f"expected {len(expected)} tokens, got {len(actual)}"
+    for position, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        if a != e and not (tolerance is not None and _close(a, e, tolerance)):
+            return f"token {position + 1}: expected {_show(e)}, got {_show(a)}"
+    return None
+
+
+def _close(actual: bytes, expected: bytes, tolerance: float) -> bool:
+    if not (_FLOAT.fullmatch(actual) and _FLOAT.fullmatch(expected)):
+        return False
+    a, e = float(actual), float(expected)
+    return math.isfinite(a) and math.isfinite(e) and abs(a - e) <= tolerance * max(1.0, abs(e))
+
+
+def _lines(text: bytes) -> Counter[bytes]:
+    lines = (b" ".join(line.split()) for line in text.split(b"\n"))
+    return Counter(line for line in lines if line)
+
+
+def _differ_in_lines(actual: Counter[bytes], expected: Counter[bytes]) -> str | None:
+    if actual == expected:
+        return None
+    for line in expected - actual:
+        return f"the line {_show(line)} is missing"
+    for line in actual - expected:
+        return f"the line {_show(line)} is not expected"
+    return None
+
+
+def _show(text: bytes) -> str:
+    shown = text[:_SHOWN].decode("utf-8", "backslashreplace")
+    return repr(shown) + ("…" if len(text) > _SHOWN else "")

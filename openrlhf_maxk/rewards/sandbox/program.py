@@ -1,0 +1,136 @@
+"""In the locked-down child: read the job, compile the program, run it, end as an interpreter would."""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import errno
+import gc
+import marshal
+import os
+import sys
+from types import CodeType, ModuleType
+from typing import Any, NoReturn
+
+from .protocol import Stage
+
+FIRST_EXTRA = 6  # descriptors 3, 4, 5 were the streams; what the request added follows
+
+
+def run(job_file: int, status_file: int, own: range) -> NoReturn:
+    """Run the job and exit. ``own`` are the server's descriptors, closed before a line of the program runs."""
+    job = marshal.loads(_read(job_file))
+    try:
+        codes = marshal.loads(job["code"]) if job["code"] else _compile(job)
+    except MemoryError:
+        _out_of_memory()
+    except (SyntaxError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
+        os.write(status_file, Stage.COMPILE_ERROR)
+        _report(error.with_traceback(None))
+        _end(1)
+    os.write(status_file, Stage.COMPILED)
+    if job["keep_code"]:
+        os.write(status_file, marshal.dumps(codes))
+    os.closerange(own.start, own.stop)
+    _end(_execute(job, codes))
+
+
+def _read(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0)
+
+
+def _compile(job: dict[str, Any]) -> list[CodeType]:
+    sources = [("<setup>", job["setup"]), ("<program>", job["program"])]
+    return [compile(source, name, "exec", dont_inherit=True) for name, source in sources if source]
+
+
+def _execute(job: dict[str, Any], codes: list[CodeType]) -> int:
+    module = ModuleType("__main__")
+    namespace = module.__dict__
+    namespace["__builtins__"] = sys.modules["builtins"]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
+        del sys.modules[name]
+    sys.modules["__main__"] = module
+    sys.argv = job["arguments"]
+    gc.enable()
+    status = 0
+    try:
+        for code in codes:
+            exec(code, namespace)
+    except SystemExit as request:
+        status = _exit_status(request)
+    except BaseException as error:
+        status = _uncaught(error)
+    return _finalize(namespace, status)
+
+
+def _exit_status(request: SystemExit) -> int:
+    if request.code is None:
+        return 0
+    if isinstance(request.code, int):
+        return request.code & 0xFF
+    _print(str(request.code) + "\n")
+    return 1
+
+
+def _uncaught(error: BaseException) -> int:
+    """Say what went wrong, as the interpreter does, from the first frame of the program on."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        error.__traceback__ = None  # frees what the program's frames hold
+        _out_of_memory()
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        trace = trace.tb_next
+    _report(error.with_traceback(trace))
+    return 1
+
+
+def _report(error: BaseException) -> None:
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException:
+        _print(f"{type(error).__name__}\n")
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+    except BaseException:
+        os.write(2, text.encode("utf-8", "backslashreplace")[:1000])
+
+
+def _out_of_memory() -> NoReturn:
+    os.write(2, b"MemoryError\n")
+    os._exit(1)
+
+
+def _finalize(namespace: dict[str, Any], status: int) -> int:
+    """What the interpreter does at its end: wait for threads, run exit functions, let files go, flush the streams."""
+    try:
+        if _thread._count():
+            sys.modules["threading"]._shutdown()
+        atexit._run_exitfuncs()
+        main = sys.modules.get("__main__")
+        namespace.clear()
+        if main is not None:
+            main.__dict__.clear()
+        gc.collect()
+    except SystemExit as request:
+        status = _exit_status(request)
+    except BaseException as error:
+        _report(error)
+    for stream in (sys.stdout, sys.__stdout__):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except BaseException:
+            status = status or 120  # the interpreter's own code for it
+    return status
+
+
+def _end(status: int) -> NoReturn:
+    with contextlib.suppress(BaseException):
+        sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,79 @@
+"""What a lane and its fork server say to each other.
+
+Control messages travel over one ``SOCK_SEQPACKET`` socket. A request carries the limits and the descriptors that
+become the program's standard streams; the reply carries how the program ended. Test data never passes through the
+server: the job (program and arguments) lies in a memory file that only the forked child reads, and the streams are
+pipes whose other ends the client holds. So a program that searches the memory it inherited finds nothing of another
+program or test.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
+"""What can be switched off for a test of the others. no_new_privs and resource limits are always on."""
+
+REQUEST = struct.Struct("<cxxxxxxxQQQQ")  # kind, cpu ns, idle ns, wall ns, memory bytes
+REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
+RUN, KILL = b"R", b"K"
+
+
+class KilledBy(IntEnum):
+    """Who ended a program that did not end by itself."""
+
+    NOBODY = 0
+    CPU_LIMIT = 1
+    IDLE_LIMIT = 2  # it neither ran nor waited for a core for that long
+    WALL_LIMIT = 3  # the backstop: nothing else ended it
+    CLIENT = 4  # too much output, or no longer wanted
+
+
+class Stage:
+    """First byte of the status file: how far the child came before any line of the program ran.
+
+    The child closes the file before it runs the program, so that a program cannot write here.
+    """
+
+    NOTHING = b""  # it died while it read or compiled the program
+    NOT_CONFINED = b"F"  # a layer could not be applied: the machinery failed, the program never ran
+    COMPILE_ERROR = b"E"
+    COMPILED = b"C"  # followed by the code, marshalled, if the job asked for it
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The limits of one run."""
+
+    cpu_ns: int
+    idle_ns: int
+    wall_ns: int
+    memory_bytes: int
+
+    def pack(self) -> bytes:
+        return REQUEST.pack(RUN, self.cpu_ns, self.idle_ns, self.wall_ns, self.memory_bytes)
+
+    @classmethod
+    def unpack(cls, message: bytes) -> Request:
+        return cls(*REQUEST.unpack(message)[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one run ended. ``certain`` is false for a limit that a busy machine may have caused."""
+
+    status: int  # as wait4 gives it
+    killed_by: KilledBy
+    certain: bool
+    cpu_ns: int
+    wall_ns: int
+
+    def pack(self) -> bytes:
+        return REPLY.pack(self.status, self.killed_by, self.certain, self.cpu_ns, self.wall_ns)
+
+    @classmethod
+    def unpack(cls, message: bytes) -> Reply:
+        status, killed_by, certain, cpu_ns, wall_ns = REPLY.unpack(message)
+        return cls(status, KilledBy(killed_by), bool(certain), cpu_ns, wall_ns)
