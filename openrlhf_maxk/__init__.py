@@ -3,4 +3,7 @@
 Importing this package is light; nothing of Ray, vLLM or OpenRLHF is imported until it is used.
 """
 
+from openrlhf_maxk.installation import install
+
+__all__ = ["__version__", "install"]
 __version__ = "0.1.0"

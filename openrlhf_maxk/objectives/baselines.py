@@ -2,15 +2,18 @@
 
 Subtracting b_i from weight i leaves the expected gradient as it is if b_i does not depend on completion i:
 E[b_i ∇ρ_i] = E[b_i] ∇E_μ[ρ_i] = E[b_i] ∇1 = 0, for any π and μ. Both baselines here are of that kind, with and without
-ratios, and both make the weights depend on the *gaps* between neighbouring rewards only. With the group sorted, for a
-(k−1)-subset S of the others and ρ(S) the product of its ratios:
+ratios. With S a (k−1)-subset of the others and ρ(S) the product of its ratios:
 
-* marginal gain:  (1/C(n,k)) Σ_S ρ(S) (max r(S+i) − max r(S))                        (take i away)
-* leave one out:  (1/C(n,k)) Σ_S ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l))         (put another in its place)
+* marginal gain:  (1/C(n,k)) Σ_S ρ(S) (max r(S+i) − max r(S))                    (take i away)
+* leave one out:  (1/C(n,k)) Σ_S ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l))     (put another in its place)
 
-A subset S has its share of the gap above rank t exactly if it lies within the t lowest, [t]. The mean of ρ(S) over those is
-e_t = E_{k−1}(t), and over those without i it is e_{t∖i}; there are C(n,k) a_{t+1} and C(n,k) a_t of them, with
-a_i = C(i−1,k−1)/C(n,k). Hence the sums over gaps below.
+Both depend on the gaps between neighbouring rewards only. With the group sorted, S has a part in gap_t = r_(t+1) − r_(t)
+exactly if it lies within the t lowest. The share of such S is s_t = (1/C(n,k)) Σ_{S⊆[t]} ρ(S), and s_{t∖i} without i:
+
+    order    s_t                                  s_{t∖i}
+    none     a_{t+1}                              a_t                                        a_i = C(i−1,k−1)/C(n,k)
+    first    a_{t+1} (1 + (k−1)/t Σ_{l<=t} δ_l)   a_t (1 + (k−1)/(t−1) (Σ_{l<=t} δ_l − δ_i))
+    exact    e_{k−1}(ρ_1..ρ_t)/C(n,k)             the same at ρ_i = 0                        (``symmetric.py``)
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from enum import StrEnum
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .checks import as_given, checked_ratios, checked_rewards
 from .columns import by_columns
 from .order import SortedGroups, pad_last, subset_shares, sum_below, sum_from
-from .symmetric import leading_means, weighted_without
+from .symmetric import leading_shares, shares_and_removal
 
 
 class Order(StrEnum):
@@ -37,39 +41,39 @@ class Order(StrEnum):
 def marginal_gain(rewards: Tensor, k: int, ratios: Tensor | None = None, order: Order | str | None = None) -> Tensor:
     """LOO-1: what completion i adds to the best of its k-subsets (Tang et al. 2025, arXiv:2503.19595).
 
-    A_i = (1/C(n,k)) Σ_{I∋i} ρ(I∖i) (max r(I) − max r(I∖i)), by the recursion over ranks
-    A_(1) = 0, A_(i+1) = A_(i) + a_{i+1} (r_(i+1) − r_(i)) e_i. In ratio form: the surrogate carries ρ_i; multiply by ρ_i for the score form.
-    Unbiased, never negative (orders ``none`` and ``exact``), the same for shifted rewards, 0 for equal ones.
+    A_i = (1/C(n,k)) Σ_{I∋i} ρ(I∖i) (max r(I) − max r(I∖i)), by A_(1) = 0, A_(i+1) = A_(i) + s_i (r_(i+1) − r_(i)).
+    Unbiased, the same for shifted rewards, 0 for equal ones; never negative with order ``none`` or ``exact``.
+    In ratio form: the surrogate carries ρ_i. The score form is ρ_i A_i.
 
     With k = 1 there is nothing to add to, and the baseline is the mean of the other rewards (RLOO):
-    A_i = (r_i − mean_{l≠i} r_l)/n, which needs no ratios and sums to 0. A group of one has no others: 0.
+    A_i = (r_i − mean_{l≠i} r_l)/n, unbiased without any ratios. It sums to 0. A group of one has no others and gets 0.
 
     Args:
         rewards: (..., n), any order, finite.
         k: 1..n.
-        ratios: (..., n), ρ_i = π(y_i|x)/μ(y_i|x) of whole completions, positive. Needed by orders ``first`` and ``exact``.
-        order: ``none`` O(n log n), ``first`` O(n log n), ``exact`` O(n·k). Default: ``exact`` with ratios, ``none`` without.
+        ratios: (..., n), ρ_i = π(y_i|x)/μ(y_i|x) of whole completions, positive; μ sampled them.
+        order: ``none`` or ``first``, in O(n log n), or ``exact``, in O(n·k); the last two need ratios. By default
+            ``exact`` with ratios, ``none`` without.
 
     Returns:
         (..., n), in the floating type of ``rewards``: the paper's sum, not multiplied by n.
 
     Raises:
-        ValueError: see :mod:`~openrlhf_maxk.objectives.checks`, an unknown ``order``, or one that lacks its ratios.
+        ValueError: see :mod:`~openrlhf_maxk.objectives.checks`; an unknown ``order``, or one that lacks its ratios.
     """
     return as_given(gain(*_checked(rewards, k, ratios, order)), rewards)
 
 
 def leave_one_out(rewards: Tensor, k: int, ratios: Tensor | None = None, order: Order | str | None = None) -> Tensor:
-    """LOO(k): completion i against the others that could stand in its place.
+    """LOO(k): completion i against the others that could stand in its place (Tang et al. 2025, arXiv:2503.19595).
 
-    A_i = (1/C(n,k)) Σ_{S∌i} ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l)), S of size k − 1. The baseline is made of the
-    k-subsets without i, each with the mean product of its ratios over all ways to leave one member out; without ratios it is
-    (k/n) mean_{I∌i} max r(I), and A_i = n/(n−k) (r̃_i − mean r̃). In ratio form, as :func:`marginal_gain`.
-    Unbiased, the same for shifted rewards, 0 for equal ones, and Σ_i A_i = 0: it also pushes down. k = 1 is RLOO.
+    A_i = (1/C(n,k)) Σ_{S∌i} ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l)), S of size k − 1. Without ratios the baseline is
+    (k/n) mean_{I∌i} max r(I), and A_i = n/(n−k) (r̃_i − mean r̃). Unbiased, the same for shifted rewards, 0 for equal
+    ones, and Σ_i A_i = 0, so it also pushes down. k = 1 is RLOO. In ratio form, as :func:`marginal_gain`.
 
     Args:
         rewards: (..., n), any order, finite.
-        k: 1..n−1. With k = n no subset leaves a completion out.
+        k: 1..n−1; with k = n no subset leaves a completion out.
         ratios: as for :func:`marginal_gain`.
         order: as for :func:`marginal_gain`.
 
@@ -77,7 +81,7 @@ def leave_one_out(rewards: Tensor, k: int, ratios: Tensor | None = None, order: 
         (..., n), in the floating type of ``rewards``: the paper's sum, not multiplied by n.
 
     Raises:
-        ValueError: as :func:`marginal_gain`, or k = n.
+        ValueError: as :func:`marginal_gain`; k = n.
     """
     checked = _checked(rewards, k, ratios, order)
     if k == rewards.shape[-1]:
@@ -93,46 +97,52 @@ def gain(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Tensor
     if k == 1:
         return contrast(rewards, k, ratios, order)
     groups = SortedGroups.of(rewards)
-    steps = subset_shares(n, k, 1, rewards.device)[1:] * groups.gaps
-    if ratios is not None and order is not Order.NONE:
-        steps = steps * _mean_products(groups.sort(ratios), k, order)
-    return groups.restore(sum_below(pad_last(steps)))
+    if ratios is None or order is Order.NONE:
+        shares = subset_shares(n, k, 1, rewards.device)[1:]
+    elif order is Order.FIRST:
+        shares, _, _ = _first_order_shares(groups.sort(ratios), k)
+    else:
+        (shares,) = by_columns(lambda rho: (leading_shares(rho, k - 1),), groups.sort(ratios), k=k)
+        shares = shares[..., 1:] * (k / n)
+    return groups.restore(sum_below(pad_last(shares * groups.gaps)))
 
 
 def contrast(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Tensor:
     """:func:`leave_one_out` of checked arguments, k < n.
 
-    A_(i) = 1/(n−k) (Σ_{t<i} t a_t gap_t e_t − Σ_{t>=i} (n−t) a_t gap_t e_{t∖i}): across a gap below i it beats the
-    t − (k−1) others left in [t], and (t−k+1) a_{t+1} = t a_t; across a gap above i it loses to the n − t beyond.
+    A_(i) = 1/(n−k) (Σ_{t<i} (t−k+1) gap_t s_t − Σ_{t>=i} (n−t) gap_t s_{t∖i}): across a gap below, i beats the
+    t − (k−1) others that S leaves of the t lowest; across a gap above, it loses to the n − t beyond.
     """
     groups = SortedGroups.of(rewards)
-    n, device = rewards.shape[-1], rewards.device
-    best = subset_shares(n, k, 1, device)
-    rank = torch.arange(1, n, dtype=rewards.dtype, device=device)
-    beaten = rank * best[:-1] * groups.gaps
-    beaten_by = (n - rank) * best[:-1] * groups.gaps
+    n = rewards.shape[-1]
+    rank = torch.arange(1, n, dtype=rewards.dtype, device=rewards.device)
+    wins, losses = (rank - (k - 1)) * groups.gaps, (n - rank) * groups.gaps
     if ratios is None or order is Order.NONE:
-        lost = sum_from(pad_last(beaten_by))
-    else:
+        best = subset_shares(n, k, 1, rewards.device)
+        shares, lost = best[1:], sum_from(pad_last(losses * best[:-1]))
+    elif order is Order.FIRST:
         rho = groups.sort(ratios)
-        beaten = beaten * _mean_products(rho, k, order)
-        if order is Order.FIRST:
-            each = (k - 1) / (rank - 1).clamp(min=1)  # of the t − 1 others, i's own δ is taken out
-            delta = rho - 1
-            with_own = beaten_by * (1 + each * delta.cumsum(-1)[..., :-1])
-            lost = sum_from(pad_last(with_own)) - delta * sum_from(pad_last(beaten_by * each))
-        else:
-            held = torch.nn.functional.pad((n - rank) * best[1:] * groups.gaps, (1, 0))
-            lost = by_columns(lambda *columns: weighted_without(columns[0], k - 1, columns[1]), rho, held, k=k)
-    return groups.restore((sum_below(pad_last(beaten)) - lost) / (n - k))
+        shares, without, own = _first_order_shares(rho, k)
+        lost = sum_from(pad_last(losses * without)) - (rho - 1) * sum_from(pad_last(losses * own))
+    else:
+        shares, lost = by_columns(
+            lambda *columns: shares_and_removal(columns[0], k - 1, columns[1]),
+            groups.sort(ratios),
+            pad(losses, (1, 0)),
+            k=k,
+        )
+        shares, lost = shares[..., 1:] * (k / n), lost * (k / n)
+    return groups.restore((sum_below(pad_last(wins * shares)) - lost) / (n - k))
 
 
-def _mean_products(rho: Tensor, k: int, order: Order) -> Tensor:
-    """e_t for t = 1..n−1, (..., n−1): the mean of ρ(S) over the (k−1)-subsets S of the t lowest."""
-    if order is Order.FIRST:
-        rank = torch.arange(1, rho.shape[-1], dtype=rho.dtype, device=rho.device)
-        return 1 + (k - 1) / rank * (rho - 1).cumsum(-1)[..., :-1]
-    return by_columns(lambda columns: leading_means(columns, k - 1), rho, k=k)[..., 1:]
+def _first_order_shares(rho: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """s_t and, with s_{t∖i} = u_t − δ_i v_t, u_t and v_t: (..., n−1) each, for t = 1..n−1."""
+    n = rho.shape[-1]
+    best = subset_shares(n, k, 1, rho.device)
+    rank = torch.arange(1, n, dtype=rho.dtype, device=rho.device)
+    total = (rho - 1).cumsum(-1)[..., :-1]
+    own = best[:-1] * (k - 1) / (rank - 1).clamp(min=1)  # t = 1 matters with k = 1 only, where k − 1 is 0
+    return best[1:] * (1 + (k - 1) / rank * total), best[:-1] + own * total, own
 
 
 def _checked(
@@ -145,6 +155,6 @@ def _checked(
         raise ValueError(f"order must be one of {', '.join(Order)}, got {order!r}")
     if ratios is None:
         if order != Order.NONE:
-            raise ValueError(f"order={str(order)!r} needs ratios")
+            raise ValueError(f"order {str(order)!r} needs ratios")
         return checked, k, None, Order.NONE
     return checked, k, checked_ratios(ratios, rewards), Order(order)

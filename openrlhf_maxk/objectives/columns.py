@@ -8,22 +8,21 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-WORKING_SET = 2**22  # float64 numbers in the states kept at once: 32 MiB, whatever the batch
+WORKING_SET = 2**21  # float64 numbers in the states kept at once: 16 MiB, however many groups there are
 
 
-def by_columns(function: Callable[..., Tensor], *arguments: Tensor, k: int) -> Tensor:
-    """Apply ``function``, from (n, batch) arrays to one, to arguments of shape (..., n); return (..., n).
+def by_columns(function: Callable[..., tuple[Tensor, ...]], *arguments: Tensor, k: int) -> list[Tensor]:
+    """Apply ``function``, from (n, batch) arrays to such arrays, to arguments of shape (..., n).
 
-    ``function`` may keep up to 2√n states of k numbers a group; groups are taken in chunks so that all states together
-    stay within ``WORKING_SET``, or are those of one group.
+    ``function`` may keep 4√n states of k numbers a group. Groups are taken in chunks such that these stay within
+    ``WORKING_SET`` together, or are those of one group.
     """
-    arguments = torch.broadcast_tensors(*arguments)
     shape = arguments[0].shape
     n = shape[-1]
     rows = [argument.reshape(-1, n) for argument in arguments]
-    result = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
-    chunk = max(1, WORKING_SET // (2 * (isqrt(n) + 1) * k))
-    for start in range(0, rows[0].shape[0], chunk):
-        groups = slice(start, start + chunk)
-        result[groups] = function(*(row[groups].t().contiguous() for row in rows)).t()
-    return result.reshape(shape)
+    chunk = max(1, WORKING_SET // (4 * (isqrt(n) + 1) * k))
+    parts = [
+        function(*(row[start : start + chunk].t().contiguous() for row in rows))
+        for start in range(0, max(rows[0].shape[0], 1), chunk)
+    ]
+    return [torch.cat([part.t() for part in output]).reshape(shape) for output in zip(*parts, strict=True)]

@@ -15,8 +15,8 @@ from torch import Tensor
 from .checks import as_given, checked_ratios, checked_rewards
 from .columns import by_columns
 from .form import Form
-from .order import SortedGroups, subset_shares
-from .symmetric import leading_means, weighted_gradient
+from .order import SortedGroups
+from .symmetric import shares_and_gradient
 
 
 def exact_weights(rewards: Tensor, ratios: Tensor, k: int, form: Form | str = Form.RATIO) -> Tensor:
@@ -48,11 +48,11 @@ def exact(rewards: Tensor, ratios: Tensor, k: int, form: Form) -> Tensor:
     """:func:`exact_weights` of checked arguments."""
     groups = SortedGroups.of(rewards)
     rho = groups.sort(ratios)
-    best = subset_shares(rewards.shape[-1], k, 1, rewards.device)
-    weights = by_columns(lambda *columns: _derivative(*columns, k), best * groups.rewards, rho, k=k)
+    (weights,) = by_columns(lambda *columns: (_derivative(*columns, k),), groups.rewards, rho, k=k)
     return groups.restore(rho * weights if form is Form.SCORE else weights)
 
 
-def _derivative(value: Tensor, ratios: Tensor, k: int) -> Tensor:
-    """∂/∂ρ of Σ_j value_j ρ_j E_{k−1}(j−1), for (n, batch)."""
-    return value * leading_means(ratios, k - 1) + weighted_gradient(ratios, k - 1, value * ratios)
+def _derivative(rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
+    """∂F/∂ρ for (n, batch)."""
+    shares, gradient = shares_and_gradient(ratios, k - 1, rewards * ratios)
+    return (rewards * shares + gradient) * (k / rewards.shape[0])

@@ -1,128 +1,125 @@
-"""Means of products over subsets: normalised elementary symmetric polynomials, and their derivatives.
+"""Elementary symmetric polynomials of growing prefixes, and their derivatives, without overflow or cancellation.
 
-E_m(t) is the mean, over all m-subsets of the first t of n numbers, of the product of the subset's members:
+e_m(t) is the sum, over all m-subsets of the first t of n numbers, of the product of the subset's members:
 
-    E_0 = 1,   E_m(t) = (1 − m/t) E_m(t−1) + (m/t) ρ_t E_{m−1}(t−1).
+    e_0 = 1,   e_m(t) = e_m(t−1) + ρ_t e_{m−1}(t−1).
 
-The mean stays within the range of the products, where the sum does not (C(1030, 515) products overflow float64). Every
-step adds non-negative numbers, so nothing cancels. Dividing a factor out of a finished polynomial is unstable and never
-done here: leave-one-out values come from a backward sweep.
+Asked for is g(t) = e_s(t)/C(n−1, s) for one s and t = 0..n−1. Both parts leave the range of float64 (C(1030, 515) does),
+so the states are kept as e_m(t) · 2^(tilt·m) · 2^(−shrink·⌊t/stretch⌋): with the numbers near 1 they are then close to the
+probabilities of a binomial distribution whose mode leads to (n−1, s). Powers of two round nothing. Every step adds
+non-negative numbers. Dividing a factor out of a finished polynomial is unstable and never done here: what belongs to
+single numbers comes from a backward sweep.
 
-Arrays have the numbers along the *first* dimension, (n, batch). Only E_s(t) with one s is asked for, at t = 0..n−1.
-Such a value depends on E_m(t') only for t' − (n−1−s) <= m <= min(t', s): a band of at most min(s+1, n−s) states is kept.
+Arrays have the numbers along the first dimension: (n, batch). g depends on e_m(t) only within the band
+t − (n−1−s) <= m <= min(t, s), at most min(s+1, n−s) states wide, and only the band is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import isqrt
-from typing import NamedTuple
+from fractions import Fraction
+from math import comb, isqrt, log2
 
 import torch
 from torch import Tensor
 
 
-def leading_means(ratios: Tensor, size: int) -> Tensor:
-    """E_size(t) for t = 0..n−1 (0 for t < size): (n, batch). O(n·size) time, O(n + size) memory a column."""
-    means = torch.zeros_like(ratios)
-    state, following = _first_state(ratios, size), _first_state(ratios, size)
-    means[0] = state[size]
-    for t in range(1, ratios.shape[0]):
-        _advance(state, ratios, t, size, out=following)
-        state, following = following, state
-        means[t] = state[size]
-    return means
+def leading_shares(ratios: Tensor, size: int) -> Tensor:
+    """g(t) for t = 0..n−1: (n, batch) float64. O(n·size) time; memory for 2√n states of ``size`` numbers."""
+    return _Sweep(ratios, size).forward(keep=False)
 
 
-def weighted_gradient(ratios: Tensor, size: int, weights: Tensor) -> Tensor:
-    """Σ_t weights[t] ∂E_size(t)/∂ρ_i for every i: (n, batch). O(n·size) time, O(n + √n·size) memory a column."""
-    gradient = torch.zeros_like(ratios)
-    for step in _sweep(ratios, size, weights):
-        torch.sum(step.chosen * step.before[step.first - 1 : step.high], 0, out=gradient[step.item])
-    return gradient
+def shares_and_gradient(ratios: Tensor, size: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """g, and Σ_t weights[t] ∂g(t)/∂ρ_i for every i: (n, batch) each. O(n·size) time; memory for 4√n states."""
+    sweep = _Sweep(ratios, size)
+    return sweep.forward(keep=True), sweep.backward(weights, joined=1)
 
 
-def weighted_without(ratios: Tensor, size: int, weights: Tensor) -> Tensor:
-    """Σ_{t>=i} weights[t] E_size(t) at ρ_i = 0, for every i: (n, batch). Costs as :func:`weighted_gradient`."""
-    without = torch.zeros_like(ratios)
-    for step in _sweep(ratios, size, weights):
-        torch.sum(step.skipped * step.before[step.low : step.high + 1], 0, out=without[step.item])
-    return without
+def shares_and_removal(ratios: Tensor, size: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """g, and Σ_{t>=i} weights[t] g(t) at ρ_i = 0 for every i: (n, batch) each. Costs as :func:`shares_and_gradient`."""
+    sweep = _Sweep(ratios, size)
+    return sweep.forward(keep=True), sweep.backward(weights, joined=0)
 
 
-class _Step(NamedTuple):
-    """Number ``item`` joins a subset or stays out: how much either way counts, and the means of the numbers before it.
+class _Sweep:
+    """Forward over the numbers, then backward with the states computed a second time, one stretch of √n at a time."""
 
-    λ_m = Σ_t weights[t] ∂E_size(t)/∂E_m(item + 1), for m = low..high.
-    """
+    def __init__(self, ratios: Tensor, size: int) -> None:
+        self.n, batch = ratios.shape
+        self.size = size
+        self.stretch = isqrt(self.n) + 1
+        self.starts = range(0, self.n - 1, self.stretch)
+        self.tilt = round(log2((size + 1) / (self.n - size)))
+        self.shrink = round(self.stretch * log2(1 + 2.0**self.tilt))
+        self.tilted = (ratios * 2.0**self.tilt).unbind(0)
+        self.states = ratios.new_zeros(self.stretch + 1, size + 1, batch)  # of one stretch, both its ends included
+        self.kept: list[Tensor] = []  # the state at the start of every stretch
 
-    item: int
-    low: int
-    first: int  # max(low, 1)
-    high: int
-    chosen: Tensor  # λ_m m/t, m = first..high
-    skipped: Tensor  # λ_m (1 − m/t), m = low..high; valid until the next step
-    before: Tensor  # E_m(item)
+    def forward(self, keep: bool) -> Tensor:
+        """g(t), (n, batch). ``keep`` what :meth:`backward` needs."""
+        size = self.size
+        shares = self.states.new_zeros(self.n, self.states.shape[-1])
+        state = torch.zeros_like(self.states[0])
+        state[0] = 1
+        shares[0] = state[size] * self._unit(0)
+        for index, start in enumerate(self.starts):
+            if keep:
+                self.kept.append(state)
+            stop = self._fill(state, start)
+            torch.mul(self.states[1 : stop - start + 1, size], self._unit(index), out=shares[start + 1 : stop + 1])
+            state = self.states[-1] * 2.0**-self.shrink
+        return shares
 
+    def backward(self, weights: Tensor, joined: int) -> Tensor:
+        """Σ_m λ_m(i) e_{m−joined}(i−1) for every i, with λ_m(t) = Σ_t' weights[t'] ∂g(t')/∂e_m(t): (n, batch).
 
-def _sweep(ratios: Tensor, size: int, weights: Tensor) -> Iterator[_Step]:
-    """Reverse accumulation through the recursion, from the last number to the first.
+        λ_size(t) = Σ_{t'>=t} weights[t'], and λ_m(t−1) = λ_m(t) + ρ_t λ_{m+1}(t) below.
+        """
+        size = self.size
+        of_top = weights.flip(0).cumsum(0).flip(0)
+        result = torch.zeros_like(weights)
+        results = result.unbind(0)
+        adjoint, earlier, product = (torch.zeros_like(self.states[0]) for _ in range(3))
+        for index in reversed(range(len(self.starts))):
+            start = self.starts[index]
+            stop = self._fill(self.kept.pop(), start)
+            states = self.states.unbind(0)
+            tops = (of_top[start : stop + 1] * self._unit(index)).unbind(0)
+            adjoint *= 2.0**-self.shrink
+            for t in range(stop, start, -1):
+                adjoint[size] = tops[t - start]
+                low, high = max(joined, t - self._slack), min(t, size) + 1
+                torch.mul(
+                    adjoint[low:high], states[t - 1 - start][low - joined : high - joined], out=product[low:high]
+                )
+                torch.sum(product[low:high], 0, out=results[t - 1])
+                low, high = max(0, t - 1 - self._slack), min(t, size)
+                torch.addcmul(
+                    adjoint[low:high], adjoint[low + 1 : high + 1], self.tilted[t - 1], out=earlier[low:high]
+                )
+                adjoint, earlier = earlier, adjoint
+            adjoint[size] = tops[0]
+        return result.mul_(2.0**self.tilt) if joined else result
 
-    The states E_m(t) are kept at every √n-th t only, and computed a second time from there, a stretch at a time.
-    """
-    n = ratios.shape[0]
-    stretch = isqrt(n - 1) + 1
-    table = ratios.new_zeros(stretch, size + 1, ratios.shape[1])
-    starts = range(0, n - 1, stretch)
-    checkpoints = [_first_state(ratios, size)]
-    for start in starts[1:]:
-        table[0] = checkpoints[-1]
-        _fill(table, ratios, start - stretch, start - 1, size)
-        checkpoints.append(_first_state(ratios, size))
-        _advance(table[-1], ratios, start, size, out=checkpoints[-1])
+    def _fill(self, state: Tensor, start: int) -> int:
+        """Put the states of the stretch that begins with ``state`` at t = ``start`` into ``states``; return its end."""
+        stop = min(start + self.stretch, self.n - 1)
+        self.states[:, start + 1 : stop + 1] = 0  # e_m(t) = 0 for m > t
+        self.states[0] = state
+        self.states[:, 0] = state[0]
+        rows = self.states.unbind(0)
+        for t in range(start + 1, stop + 1):
+            low, high = max(1, t - self._slack), min(t, self.size) + 1
+            before = rows[t - 1 - start]
+            torch.addcmul(
+                before[low:high], before[low - 1 : high - 1], self.tilted[t - 1], out=rows[t - start][low:high]
+            )
+        return stop
 
-    adjoint = ratios.new_zeros(size + 1, ratios.shape[1])
-    members = torch.arange(size + 1, dtype=ratios.dtype, device=ratios.device).unsqueeze(1)
-    for start in reversed(starts):
-        stop = min(start + stretch, n - 1)
-        table[0] = checkpoints.pop()
-        _fill(table, ratios, start, stop - 1, size)
-        for t in range(stop, start, -1):
-            if t >= size:
-                adjoint[size] += weights[t]
-            low, high = _band(t, n, size)
-            first = max(low, 1)
-            chosen = adjoint[first : high + 1] * (members[first : high + 1] / t)
-            adjoint[first : high + 1] *= (t - members[first : high + 1]) / t
-            yield _Step(t - 1, low, first, high, chosen, adjoint[low : high + 1], table[t - 1 - start])
-            adjoint[first - 1 : high].addcmul_(chosen, ratios[t - 1])
+    @property
+    def _slack(self) -> int:
+        """How many of the n − 1 numbers a subset leaves out."""
+        return self.n - 1 - self.size
 
-
-def _fill(table: Tensor, ratios: Tensor, start: int, stop: int, size: int) -> None:
-    """table[j] holds E(start + j): go on from j = 0 up to t = stop."""
-    table[1:, 0] = 1
-    table[1:, 1:] = 0
-    for t in range(start + 1, stop + 1):
-        _advance(table[t - 1 - start], ratios, t, size, out=table[t - start])
-
-
-def _first_state(ratios: Tensor, size: int) -> Tensor:
-    """E_m(0), m = 0..size."""
-    state = ratios.new_zeros(size + 1, ratios.shape[1])
-    state[0] = 1
-    return state
-
-
-def _band(t: int, n: int, size: int) -> tuple[int, int]:
-    """The lowest and highest m for which E_m(t) is needed and not 0."""
-    return max(0, t - (n - 1 - size)), min(t, size)
-
-
-def _advance(state: Tensor, ratios: Tensor, t: int, size: int, out: Tensor) -> None:
-    """Write E(t), made from ``state`` = E(t − 1), into ``out``: the band only, where E_0 = 1 stands already."""
-    low, high = _band(t, ratios.shape[0], size)
-    low = max(low, 1)
-    if low > high:
-        return
-    share = torch.arange(low, high + 1, dtype=ratios.dtype, device=ratios.device).unsqueeze(1) / t
-    torch.lerp(state[low : high + 1], state[low - 1 : high] * ratios[t - 1], share, out=out[low : high + 1])
+    def _unit(self, index: int) -> float:
+        """What a state e_size(t) of stretch ``index`` is multiplied with to be g(t)."""
+        return float(Fraction(2) ** (self.shrink * index - self.tilt * self.size) / comb(self.n - 1, self.size))

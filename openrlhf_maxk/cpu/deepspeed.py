@@ -1,0 +1,27 @@
+"""DeepSpeed as OpenRLHF sets it up, on CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def cpu_device_mesh(init_device_mesh: Callable[..., Any]) -> Callable[..., Any]:
+    """Make device meshes of CPUs (gloo)."""
+
+    def init(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return init_device_mesh("cpu", *args, **kwargs)
+
+    return init
+
+
+def cpu_train_config(get_train_ds_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Add ``torch_adam`` to the optimizer of a training configuration."""
+
+    def get(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        config = get_train_ds_config(*args, **kwargs)
+        if config.get("optimizer", {}).get("type") == "AdamW":
+            config["optimizer"]["params"]["torch_adam"] = True
+        return config
+
+    return get

@@ -1,0 +1,54 @@
+"""Weights from the learner to vLLM without CUDA: gloo in place of NCCL, and vLLM's reload in place of its load."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
+
+TIMEOUT = timedelta(minutes=10)
+
+
+class GlooGroup:
+    """The one collective that the weight sync uses, with the signature of vLLM's NCCL communicator."""
+
+    def __init__(self, host: str, port: int, rank: int, world_size: int) -> None:
+        store = torch.distributed.TCPStore(host, port, world_size, is_master=rank == 0, timeout=TIMEOUT)
+        self._group = torch.distributed.ProcessGroupGloo(store, rank, world_size, TIMEOUT)
+
+    def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
+        """Send ``tensor`` (contiguous) from rank ``src`` to all ranks, in place."""
+        options = torch.distributed.BroadcastOptions()
+        options.rootRank = src
+        # gloo does not know every dtype; bytes are bytes.
+        self._group.broadcast([tensor.contiguous().view(torch.uint8)], options).wait()
+
+
+def gloo_process_group(host: str, port: int, rank: int, world_size: int, device: Any) -> GlooGroup:
+    """``stateless_init_process_group`` of OpenRLHF, over gloo."""
+    return GlooGroup(host, port, rank, world_size)
+
+
+class CPUWorkerWrap(WorkerWrap):
+    """The methods OpenRLHF adds to vLLM's worker, on CPU.
+
+    vLLM packs weights for the CPU when it has loaded them, so single tensors cannot be loaded again: they are
+    collected, and loaded all at once when the last one has arrived (upstream marks it with ``empty_cache``).
+    """
+
+    def init_process_group(
+        self, master_address, master_port, rank_offset, world_size, group_name, backend="gloo", use_ray=False
+    ) -> None:
+        rank = torch.distributed.get_rank() + rank_offset
+        self._weight_group = gloo_process_group(master_address, master_port, rank, world_size, None)
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def update_weight(self, name, dtype, shape, empty_cache=False) -> None:
+        weight = torch.empty(shape, dtype=dtype)
+        self._weight_group.broadcast(weight, src=0)
+        self._weights[name] = weight
+        if empty_cache:
+            self.reload_weights(weights_iterator=iter(self._weights.items()))  # type: ignore[attr-defined]
+            self._weights = {}

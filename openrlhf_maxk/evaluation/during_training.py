@@ -1,0 +1,42 @@
+"""Evaluation during training (``--eval.*``), with the estimators of the final one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from openrlhf_maxk.experience.group import Group
+from openrlhf_maxk.experience.metrics import mean_at_k
+
+
+def compute_eval_metrics(eval_dataloader: Iterable[Any], groups: Sequence[Group], n_samples_per_prompt: int) -> dict:
+    """Unbiased max@k and pass@k for every data source, k = 1, 2, 4, … n, with response lengths and truncation.
+
+    In place of OpenRLHF's function of the same name; any of the names can be ``--ckpt.best_metric_key``. Its
+    ``eval_<source>_pass1`` (the mean reward, which picks the best checkpoint by default) is kept.
+    """
+    if not groups:
+        return {}
+    sources = {
+        prompt: source
+        for batch_sources, prompts, *_ in eval_dataloader
+        for source, prompt in zip(batch_sources, prompts, strict=True)
+    }
+    rewards: dict[str, list[torch.Tensor]] = defaultdict(list)
+    for group in groups:
+        assert group.rewards is not None
+        rewards[sources.get(group.prompt, "unknown")].append(group.rewards.float())
+    members = [member for group in groups for member in group.members]
+    logs = {
+        "eval_response_length_mean": sum(m.response_length.item() for m in members) / len(members),
+        "eval_truncated_rate": sum(m.truncated.item() for m in members) / len(members),
+        "eval_num_samples": float(len(members)),
+        "eval_lost_completions": float(sum(group.lost for group in groups)),
+    }
+    for source, of_source in rewards.items():
+        logs |= mean_at_k(of_source, f"eval_{source}_")
+        logs[f"eval_{source}_pass1"] = logs[f"eval_{source}_max@1"]
+    return logs

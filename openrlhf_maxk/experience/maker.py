@@ -1,0 +1,96 @@
+"""The experience maker: groups in; log-probs, KL and a max@k objective's advantages out, groups still whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from openrlhf.models.utils import compute_reward
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
+
+from openrlhf_maxk.experience.advantages import group_advantages, sequence_log_ratios
+from openrlhf_maxk.experience.group import SEQUENCE_ADVANTAGE, Group, K, group_ids, groups_of
+from openrlhf_maxk.experience.metrics import rollout_metrics
+from openrlhf_maxk.experience.sharding import forward_batches, shard
+from openrlhf_maxk.options import options_of
+
+
+class GroupExperience:
+    """In front of OpenRLHF's ``RemoteExperienceMaker``.
+
+    ``make_experience_batch`` takes groups (or upstream's flat list of samples, n a prompt) and returns upstream's list
+    of micro-batches, of which the learner ranks receive equal consecutive parts: each part holds whole groups. Every
+    micro-batch carries its samples' group ids, k and sequence-level advantage in ``info``, so that the learner can
+    compute the advantages again once the policy has moved.
+
+    Attributes:
+        progress: the share of the run that is done, in [0, 1]; it decides k under a schedule. Set by the controller.
+        metrics: of the last batch, for the logs.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.args.algo.advantage.estimator == "gae":  # type: ignore[has-type]
+            raise ValueError(
+                "max@k objectives replace --algo.advantage.estimator and train no critic: "
+                "set it to group_norm instead of gae"
+            )
+        self.maxk = options_of(self.args)  # type: ignore[has-type]
+        self.progress = 0.0
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def k(self) -> int:
+        """The k of the current step."""
+        return self.maxk.k.at(self.progress, self.args.rollout.n_samples_per_prompt)
+
+    def split_rollout_samples(self, rollout_samples: Sequence[Group] | Sequence[Experience]) -> list[Experience]:
+        """Deal whole groups to the learner ranks and cut each rank's samples into micro-batches."""
+        args = self.args
+        groups = groups_of(rollout_samples, args.rollout.n_samples_per_prompt)
+        for group in groups:
+            for member in group.members:
+                member.info[K] = torch.tensor([self.k])
+        ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
+        batches = forward_batches(shard(groups, ranks), args.rollout.micro_batch_size)
+        pad = self.tokenizer.pad_token_id  # type: ignore[attr-defined]
+        return [Experience.concat_experiences(batch, pad) for rank in batches for batch in rank]
+
+    @torch.no_grad()
+    def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
+        """Add advantages and returns: the objective's advantage of the completion on each of its tokens, and upstream's
+        token-level KL penalty where KL is part of the reward (no ``--algo.kl.use_loss``)."""
+        args = self.args
+        for experience in experiences:
+            experience.rewards = experience.rewards.float()
+        apply_length_penalties(experiences, args)
+        groups = torch.cat([group_ids(experience.info) for experience in experiences])
+        ks = torch.cat([torch.as_tensor(experience.info[K]).long().reshape(-1) for experience in experiences])
+        rewards = torch.cat([experience.rewards for experience in experiences]).clamp(*args.reward.clip_range)
+        lengths = [len(experience.rewards) for experience in experiences]
+        log_ratios = None
+        if self.maxk.behaviour == "rollout":
+            log_ratios = torch.cat(
+                [
+                    sequence_log_ratios(e.action_log_probs, e.rollout_log_probs, e.action_mask.float())
+                    for e in experiences
+                ]
+            )
+        values = group_advantages(groups, rewards, log_ratios, ks, self.maxk).values
+
+        for experience, value, reward in zip(
+            experiences, values.split(lengths), rewards.split(lengths), strict=True
+        ):
+            experience.rewards = reward
+            per_token = compute_reward(
+                value, self.kl_ctl.value, experience.kl, action_mask=experience.action_mask, reward_clip_range=None  # type: ignore[attr-defined]
+            )
+            experience.returns = self.get_cumulative_returns(per_token, experience.action_mask, 1.0)  # type: ignore[attr-defined]
+            experience.advantages = experience.returns.clone()
+            experience.info["return"] = per_token.sum(dim=-1)
+            experience.info[SEQUENCE_ADVANTAGE] = value
+            experience.kl = None
+        self.metrics = rollout_metrics(experiences)
+        return experiences

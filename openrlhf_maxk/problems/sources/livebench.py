@@ -1,0 +1,120 @@
+"""LiveBench (White et al., 2024), coding: contest problems to solve, and begun solutions to complete."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from openrlhf_maxk.problems.sources import fields
+from openrlhf_maxk.problems.sources.cases import check_statement
+from openrlhf_maxk.problems.sources.files import split_files
+from openrlhf_maxk.problems.sources.livecodebench import check_day, test_problem
+from openrlhf_maxk.problems.sources.options import PrepareOptions, option
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles
+
+TASKS = ("LCB_generation", "coding_completion")
+
+
+@dataclass(frozen=True)
+class LiveBenchOptions(PrepareOptions):
+    """LiveBench replaces questions over time: a release is what was there on one day."""
+
+    release: str = option("", "questions of the release of this day, YYYY-MM-DD; empty: every question ever released")
+    tasks: str = option(",".join(TASKS), "tasks, comma separated")
+
+    def __post_init__(self) -> None:
+        check_day("release", self.release)
+        if unknown := sorted(set(self.tasks.split(",")) - set(TASKS)):
+            raise ValueError(f"--tasks {', '.join(unknown)}: known are {', '.join(TASKS)}")
+        super().__post_init__()
+
+
+class LiveBench:
+    """The problems of https://huggingface.co/datasets/livebench/coding."""
+
+    name: ClassVar[str] = "livebench"
+    options_type: ClassVar[type[PrepareOptions]] = LiveBenchOptions
+    repo: ClassVar[str | None] = "livebench/coding"
+    required: ClassVar[tuple[str, ...]] = (
+        *("question_id", "task", "turns", "question_title"),
+        *("public_test_cases", "private_test_cases", "original_json"),
+    )
+    columns: ClassVar[tuple[str, ...]] = (
+        *("partial_solution", "solution", "livebench_release_date", "livebench_removal_date"),
+    )
+
+    def __init__(self, options: LiveBenchOptions) -> None:
+        self.options = options
+
+    def select(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        return split_files(names, ("test",), ("data", ""))
+
+    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        return iter(())
+
+    def group(self, row: Mapping[str, Any]) -> Group:
+        original = row.get("original_json")
+        difficulty = original.get("difficulty") if isinstance(original, Mapping) else None
+        task = row.get("task")
+        return Group(
+            task if isinstance(task, str) and len(task) < 40 else "?",
+            difficulty if difficulty in ("easy", "medium", "hard") else "?",
+        )
+
+    def convert(self, row: Mapping[str, Any], split: str, side: SideFiles) -> Candidate:
+        task = fields.text(row, "task")
+        if task not in TASKS:
+            raise Rejected("unknown_task", f"{task[:40]!r}: its tests are of another kind")
+        if task not in self.options.tasks.split(","):
+            raise Rejected("other_task", task)
+        self._check_release(row)
+        original = fields.mapping(row, "original_json")
+        identifier, title = fields.text(row, "question_id").strip(), fields.text(row, "question_title", "").strip()
+        if not identifier:
+            raise Rejected("missing_field", "question_id")
+        statement = check_statement(fields.text(original, "question_content"), self.options)
+        problem = test_problem(
+            f"{self.name}/{identifier}",
+            statement,
+            fields.text(original, "starter_code", ""),
+            fields.mapping(original, "metadata", {}),
+            row,
+            self.options,
+            source=self.name,
+            difficulty=self.group(row).difficulty,
+            provenance={"task": task, "split": split, "title": title},
+        )
+        solution = fields.text(row, "solution", "")
+        if task == "coding_completion":
+            begun = fields.text(row, "partial_solution", "")
+            if not begun.strip():
+                raise Rejected("missing_field", "partial_solution")
+            problem = replace(problem, program_prefix=begun)
+        return Candidate(problem, statement, (solution,) if _is_python(solution) else ())
+
+    def _check_release(self, row: Mapping[str, Any]) -> None:
+        if not self.options.release:
+            return
+        released, removed = _day(row.get("livebench_release_date")), _day(row.get("livebench_removal_date"))
+        if not released:
+            raise Rejected("missing_field", "livebench_release_date")
+        if released > self.options.release or (removed and removed <= self.options.release):
+            raise Rejected("other_release", f"there from {released} to {removed or 'now'}")
+
+
+def _day(value: Any) -> str:
+    """A day as YYYY-MM-DD; "" for none."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()[:10]
+    return value.strip()[:10] if isinstance(value, str) else ""
+
+
+def _is_python(program: str) -> bool:
+    try:
+        ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return bool(program.strip())

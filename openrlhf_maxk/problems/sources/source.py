@@ -1,0 +1,108 @@
+"""What a source of problems is: which files it reads and how one row of them becomes a problem.
+
+A row ends in exactly one of two ways: as a :class:`Candidate`, or as a :class:`Rejected` with a reason that is counted.
+Whatever concerns a whole file or the whole job is a :class:`SourceError` and stops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from openrlhf_maxk.problems.record import Problem
+from openrlhf_maxk.problems.sources.options import PrepareOptions
+
+
+class Rejected(Exception):
+    """A row that does not become a problem.
+
+    Args:
+        reason: a short name that rows are counted by ("no_tests").
+        detail: what exactly, for people; the same on every run and machine.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class SourceError(Exception):
+    """Files that cannot be found, fetched or read, or options that contradict each other. The message says the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What rows are counted by."""
+
+    source: str = "?"  # where the problem comes from, e.g. "ATCODER"
+    difficulty: str = "?"  # as that source grades it
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row that became a problem, before anything is known of the other rows."""
+
+    problem: Problem
+    narrative: str  # what near-duplicates are found by: the task in words, without what this package adds to it
+    references: tuple[str, ...] = ()  # programs known to be right
+    names: tuple[str, ...] = ()  # what other data sets know the problem by, e.g. "codeforces:1575/A"
+    lenient: Problem | None = None  # the same problem with a costlier, fairer judge, if references fail the first
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it was read. ``fields`` is the reason instead where it could not be."""
+
+    index: int  # within its file
+    fields: Mapping[str, Any] | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file of rows."""
+
+    name: str  # relative, with forward slashes: the same on every machine
+    path: Path
+    split: str
+    size: int  # bytes
+    sha256: str
+
+
+class SideFiles(Protocol):
+    """Files of the same data set that are fetched when a row asks for them."""
+
+    def get(self, name: str) -> Path | None:
+        """The local path of a file of the data set; None if the data set has no such file."""
+
+
+class Source(Protocol):
+    """One data set."""
+
+    name: ClassVar[str]
+    options_type: ClassVar[type[PrepareOptions]]
+    repo: ClassVar[str | None]  # on the hub; None for a source that makes its problems itself
+    required: ClassVar[tuple[str, ...]]  # columns without which a file is not one of this data set
+    columns: ClassVar[tuple[str, ...]]  # columns that are read where present, beside the required ones
+
+    def select(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Which of a data set's files to read, each with its split.
+
+        Raises:
+            SourceError: if files that the options ask for are missing.
+        """
+
+    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(split, fields) of the rows of a source without files."""
+
+    def group(self, fields: Mapping[str, Any]) -> Group:
+        """What a row is counted by. Never fails: what cannot be read is "?"."""
+
+    def convert(self, fields: Mapping[str, Any], split: str, side: SideFiles) -> Candidate:
+        """The problem in a row.
+
+        Raises:
+            Rejected: if there is none.
+        """

@@ -1,0 +1,147 @@
+"""Reward workers: Ray actors on CPU, away from the rollout actors, that score a group at a time.
+
+A worker that dies is replaced and its groups are scored again. A reward function that raises ends the run with its
+traceback; one that hangs ends it after ``--maxk.reward_timeout`` seconds without any progress.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from openrlhf.utils.logging_utils import init_logger
+
+from openrlhf_maxk.options import options_of
+from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.rewards.scorers import Scorer, make_scorer
+
+logger = init_logger(__name__)
+
+MAX_ATTEMPTS = 3  # on workers that died under a group
+
+
+class RewardError(RuntimeError):
+    """The reward function failed, or did not come back."""
+
+
+class RewardWorker:
+    """One process that scores groups."""
+
+    def __init__(self, source: list[str], problems: str | None, cores: int) -> None:
+        self._scorer: Scorer = make_scorer(source, problems, cores)
+
+    def score(self, request: RewardRequest) -> list[Reward]:
+        """One reward for every completion, in order."""
+        return self._scorer(request)
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: RewardRequest
+    worker: int
+    attempts: int
+
+
+class RewardPool:
+    """Hands groups to the worker with the fewest waiting, and answers with object references."""
+
+    def __init__(self, source: list[str], problems: str | None, workers: int, cores: int, timeout: float) -> None:
+        self.enabled = bool(source) and source != ["agent"]
+        self._make = lambda: (
+            ray.remote(RewardWorker)
+            .options(num_cpus=0, max_concurrency=max(2, cores), scheduling_strategy="SPREAD")
+            .remote(source, problems, cores)
+        )
+        self._timeout = timeout
+        self._workers = [self._make() for _ in range(workers)] if self.enabled else []
+        self._pending: dict[Any, _Pending] = {}
+        self._answers: dict[Any, Any] = {}  # the reference handed out → the reference of the latest attempt
+        self._last_progress = time.monotonic()
+        if self.enabled:
+            self._wait_until_ready()
+
+    @classmethod
+    def from_args(cls, args: Any) -> RewardPool:
+        """The pool that ``--reward.remote_url`` and the ``--maxk`` options ask for."""
+        maxk = options_of(args)
+        return cls(
+            list(args.reward.remote_url or []),
+            maxk.problems,
+            maxk.reward_workers,
+            maxk.reward_cores,
+            maxk.reward_timeout,
+        )
+
+    def submit(self, request: RewardRequest) -> Any:
+        """Start scoring ``request``; the returned reference becomes ready when the rewards are there."""
+        if not self._pending:
+            self._last_progress = time.monotonic()
+        return self._submit(request, attempts=1)
+
+    def result(self, ref: Any) -> list[Reward]:
+        """The rewards behind a reference that is ready.
+
+        Raises:
+            RewardError: if the reward function raised, or workers keep dying under this group.
+        """
+        pending = self._pending.pop(ref)
+        while True:
+            try:
+                return ray.get(ref)
+            except ray.exceptions.RayActorError as error:
+                if pending.attempts >= MAX_ATTEMPTS:
+                    raise RewardError(
+                        f"reward workers died {MAX_ATTEMPTS} times while scoring the completions of "
+                        f"label {pending.request.label!r}: {error}"
+                    ) from None
+                logger.warning(f"a reward worker died; its groups are scored again ({error})")
+                self._replace(pending.worker)
+                ref = self._submit(pending.request, pending.attempts + 1)
+                pending = self._pending.pop(ref)
+            except ray.exceptions.RayTaskError as error:
+                raise RewardError(
+                    f"the reward function raised on label {pending.request.label!r}:\n{error}"
+                ) from None
+
+    def check_progress(self, waiting: Iterable[Any], progressed: bool) -> None:
+        """Raise if nothing has been scored for ``--maxk.reward_timeout`` seconds.
+
+        Raises:
+            RewardError: naming the labels that are waited for.
+        """
+        now = time.monotonic()
+        if progressed:
+            self._last_progress = now
+        elif now - self._last_progress > self._timeout:
+            labels = [self._pending[ref].request.label for ref in waiting][:3]
+            raise RewardError(
+                f"no reward came back for {self._timeout:g} s (--maxk.reward_timeout); waiting for labels {labels}. "
+                "The reward function hangs, or needs a larger timeout."
+            )
+
+    def _submit(self, request: RewardRequest, attempts: int) -> Any:
+        loads = [0] * len(self._workers)
+        for pending in self._pending.values():
+            loads[pending.worker] += 1
+        worker = min(range(len(loads)), key=loads.__getitem__)
+        ref = self._workers[worker].score.remote(request)
+        self._pending[ref] = _Pending(request, worker, attempts)
+        return ref
+
+    def _replace(self, worker: int) -> None:
+        """Start a new worker where one died; only the first of its groups to notice does it."""
+        try:
+            ray.get(self._workers[worker].__ray_ready__.remote())
+        except ray.exceptions.RayActorError:
+            self._workers[worker] = self._make()
+
+    def _wait_until_ready(self) -> None:
+        try:
+            ray.get([worker.__ray_ready__.remote() for worker in self._workers], timeout=self._timeout)
+        except ray.exceptions.RayActorError as error:
+            raise RewardError(f"a reward worker could not start: {error}") from None
+        except ray.exceptions.GetTimeoutError:
+            raise RewardError(f"reward workers did not start within {self._timeout:g} s") from None

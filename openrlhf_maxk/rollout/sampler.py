@@ -1,0 +1,189 @@
+"""From prompts to scored groups: generation and rewards overlap, and every group arrives whole or is counted."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from openrlhf.trainer.ppo_utils.samples_generator import _collect_prompt_batch
+from openrlhf.utils.logging_utils import init_logger
+
+from openrlhf_maxk.experience.group import Group, minimum_size
+from openrlhf_maxk.options import options_of
+from openrlhf_maxk.rewards.pool import RewardPool
+from openrlhf_maxk.rewards.request import Reward, RewardRequest
+
+logger = init_logger(__name__)
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class RolloutCounts:
+    """What became of the completions of one call."""
+
+    asked: int = 0
+    lost: int = 0  # not generated, or not scored
+    dropped_groups: int = 0  # too few completions left
+    filtered_groups: int = 0  # by dynamic filtering
+    reward_logs: dict[str, list[float]] = field(default_factory=dict)
+    reward_wait_seconds: float = 0.0  # when nothing was left to generate
+
+    def metrics(self) -> dict[str, float]:
+        """The counts as metrics of the step."""
+        means = {f"reward/{name}": sum(values) / len(values) for name, values in self.reward_logs.items() if values}
+        return {
+            "rollout/lost_completions": float(self.lost),
+            "rollout/lost_share": self.lost / max(self.asked, 1),
+            "rollout/dropped_groups": float(self.dropped_groups),
+            "timing/reward_wait": self.reward_wait_seconds,
+            **means,
+        }
+
+
+class TooManyLost(RuntimeError):
+    """More completions were lost to failures of the machinery than ``--maxk.max_lost`` allows."""
+
+
+class GroupSampling:
+    """In front of OpenRLHF's ``SamplesGenerator``: its samples are :class:`~openrlhf_maxk.experience.group.Group`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.maxk = options_of(self.args)  # type: ignore[has-type]
+        self.counts = RolloutCounts()
+        self._group_ids = itertools.count()
+        self._tokenizer_ref: Any = None
+        self.k = self.maxk.k.at(0.0, self.args.rollout.n_samples_per_prompt)  # type: ignore[has-type]
+        self._smallest = self._smallest_group
+        self.rewards = RewardPool.from_args(self.args)  # type: ignore[has-type]
+
+    def _smallest_group(self) -> int:
+        return minimum_size(self.k)
+
+    def generate_eval_samples(self, **generate_kwargs: Any) -> list[Group]:
+        """As upstream; for a metric, a group is good from one completion on."""
+        self._smallest = lambda: 1
+        try:
+            return super().generate_eval_samples(**generate_kwargs)  # type: ignore[misc]
+        finally:
+            self._smallest = self._smallest_group
+
+    def _generate_vllm(self, dataloader_iter, num_prompts: int, dynamic_filtering, **generate_kwargs):
+        """Generate ``num_prompts`` groups; with dynamic filtering, a group that is filtered out is replaced.
+
+        Returns:
+            The groups, how many prompts were used, and whether the data is exhausted (as upstream).
+        """
+        counts = self.counts = RolloutCounts()
+        n = generate_kwargs.get("n_samples_per_prompt", self.args.rollout.n_samples_per_prompt)
+        prompts, labels, images, exhausted = _collect_prompt_batch(dataloader_iter, num_prompts)
+        if not prompts:
+            return [], 0, True
+        consumed = len(prompts)
+        generating = set(self._dispatch_prompts_to_vllm(prompts, labels, images=images, **generate_kwargs))
+        scoring: dict[Any, list[dict[str, Any]]] = {}
+        groups: list[Group] = []
+
+        def finish(responses: list[dict[str, Any]], rewards: list[Reward] | None) -> None:
+            nonlocal consumed, exhausted
+            group = self._group(responses, rewards, n, counts, **generate_kwargs)
+            if group is not None and dynamic_filtering and not self._in_range(group):
+                counts.filtered_groups += 1
+                group = None
+            if group is not None:
+                groups.append(group)
+            elif dynamic_filtering:
+                more, more_labels, more_images, exhausted = _collect_prompt_batch(dataloader_iter, 1)
+                consumed += len(more)
+                if more:
+                    generating.update(
+                        self._dispatch_prompts_to_vllm(more, more_labels, images=more_images, **generate_kwargs)
+                    )
+
+        while generating or scoring:
+            started = time.monotonic()
+            only_rewards = not generating
+            ready, _ = ray.wait([*generating, *scoring], num_returns=1, timeout=POLL_SECONDS)
+            if only_rewards:
+                counts.reward_wait_seconds += time.monotonic() - started
+            if scoring:
+                self.rewards.check_progress(scoring, progressed=any(ref in scoring for ref in ready))
+            for ref in ready:
+                if ref in scoring:
+                    finish(scoring.pop(ref), self.rewards.result(ref))
+                    continue
+                generating.remove(ref)
+                responses = ray.get(ref)
+                if responses and self.rewards.enabled and responses[0]["reward"] is None:
+                    scoring[self.rewards.submit(_request(responses))] = responses
+                else:
+                    finish(responses, None)
+
+        self._check_losses(counts, groups)
+        return sorted(groups, key=lambda group: group.id), consumed, exhausted
+
+    def _dispatch_prompts_to_vllm(self, prompts, labels, *, images=None, **generate_kwargs):
+        """As upstream, but the tokenizer travels once and not with every prompt."""
+        if self._tokenizer_ref is None:
+            self._tokenizer_ref = ray.put(self.tokenizer)
+        tokenizer, self.tokenizer = self.tokenizer, self._tokenizer_ref
+        try:
+            return super()._dispatch_prompts_to_vllm(prompts, labels, images=images, **generate_kwargs)  # type: ignore[misc]
+        finally:
+            self.tokenizer = tokenizer
+
+    def _group(
+        self,
+        responses: list[dict[str, Any]],
+        rewards: list[Reward] | None,
+        n: int,
+        counts: RolloutCounts,
+        **generate_kwargs: Any,
+    ) -> Group | None:
+        """The group of the completions that were generated and scored; None if too few are left to train on."""
+        counts.asked += n
+        if rewards is not None:
+            for response, reward in zip(responses, rewards, strict=True):
+                response.update(reward=reward.reward, scores=reward.score, extra_logs={})
+                for name, value in reward.logs.items():
+                    counts.reward_logs.setdefault(name, []).append(value)
+            responses = [response for response in responses if response["reward"] is not None]
+        lost = n - len(responses)
+        counts.lost += lost
+        if len(responses) < self._smallest():
+            counts.dropped_groups += 1
+            return None
+        members = [self._process_response_into_experience(response, **generate_kwargs) for response in responses]  # type: ignore[attr-defined]
+        return Group(next(self._group_ids), members, lost)
+
+    def _in_range(self, group: Group) -> bool:
+        scores = [member.scores.item() for member in group.members if member.scores is not None]
+        low, high = self.args.algo.dynamic_filtering_range
+        return not scores or low < sum(scores) / len(scores) < high
+
+    def _check_losses(self, counts: RolloutCounts, groups: Iterable[Group]) -> None:
+        if counts.lost:
+            logger.warning(
+                f"{counts.lost} of {counts.asked} completions were lost to failures of the machinery; "
+                f"{counts.dropped_groups} groups were dropped for it"
+            )
+        if counts.lost > self.maxk.max_lost * counts.asked:
+            raise TooManyLost(
+                f"{counts.lost} of {counts.asked} completions were lost to failures of the machinery, more than "
+                f"--maxk.max_lost {self.maxk.max_lost} allows. Failures are never scored as rewards; see the log of "
+                "the reward workers and engines for their cause."
+            )
+
+
+def _request(responses: list[dict[str, Any]]) -> RewardRequest:
+    return RewardRequest(
+        prompt=responses[0]["prompt"],
+        label=responses[0]["label"],
+        queries=tuple(response["query"] for response in responses),
+        completions=tuple(response["completion"] for response in responses),
+    )
