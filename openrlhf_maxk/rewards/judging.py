@@ -43,8 +43,11 @@ def _failure(outcome: Outcome, problem: Problem) -> tuple[Verdict, str] | None:
         return Verdict.TOO_MUCH_OUTPUT, f"printed more than {limits.output_bytes} bytes"
     if reply.killed_by is KilledBy.CPU_LIMIT or reply.cpu_ns >= limits.cpu_seconds * 1e9:
         return Verdict.CPU_TIMEOUT, f"used {reply.cpu_ns / 1e9:.2f} of {limits.cpu_seconds:g} CPU seconds"
-    if reply.killed_by in (KilledBy.IDLE_LIMIT, KilledBy.WALL_LIMIT):
-        return Verdict.WALL_TIMEOUT, f"still there after {reply.wall_ns / 1e9:.2f} s; used {reply.cpu_ns / 1e9:.2f} s"
+    times = f"{reply.wall_ns / 1e9:.2f} s, of which it used a core for {reply.cpu_ns / 1e9:.2f} s"
+    if reply.killed_by is KilledBy.IDLE_LIMIT:
+        return Verdict.WALL_TIMEOUT, f"slept or waited: still there after {times}"
+    if reply.killed_by is KilledBy.WALL_LIMIT:
+        return Verdict.INFRASTRUCTURE_ERROR, f"the machine is too busy to run it: still there after {times}"
     if reply.status == 0:
         return None
     last = _last_line(outcome.stderr)

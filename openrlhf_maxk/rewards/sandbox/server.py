@@ -8,18 +8,16 @@ import fcntl
 import gc
 import json
 import os
-import select
 import signal
 import sys
-import time
 from typing import Any, NoReturn
 
 from . import limits, program, syscalls
-from .protocol import KILL, REQUEST, KilledBy, Reply, Request, Stage
+from .protocol import KILL, REQUEST, Request, Stage
+from .supervisor import Supervisor
 
 OWN = range(64, 96)  # the server's descriptors lie here, so that received ones are always 3, 4, 5, …
 CONTROL, JOB, STATUS, CHILD_ENDED = 64, 65, 66, 67
-LONGEST_SLEEP = 0.2  # seconds between two looks at a running program
 
 
 def main() -> NoReturn:
@@ -53,9 +51,7 @@ class Server:
         self.control = _socket.socket(fileno=CONTROL)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         _move(syscalls.signal_descriptor(signal.SIGCHLD), CHILD_ENDED)
-        self.poll = select.poll()
-        self.poll.register(CONTROL, select.POLLIN)
-        self.poll.register(CHILD_ENDED, select.POLLIN)
+        self.supervisor = Supervisor(self.control, CHILD_ENDED)
         self.mapped = limits.mapped_bytes()
         gc.collect()
         gc.freeze()
@@ -75,7 +71,7 @@ class Server:
                 self._child(request, len(descriptors))
             for descriptor in descriptors:
                 os.close(descriptor)
-            self.control.send(self._supervise(child, request).pack())
+            self.control.send(self.supervisor.watch(child, request).pack())
 
     def _receive(self) -> tuple[bytes, list[int]]:
         message, ancillary, _, _ = self.control.recvmsg(REQUEST.size, _socket.CMSG_SPACE(16 * 4))
@@ -101,48 +97,3 @@ class Server:
         except BaseException as error:
             os.write(STATUS, Stage.NOT_CONFINED + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(70)
-
-    def _supervise(self, child: int, request: Request) -> Reply:
-        start = time.monotonic_ns()
-        clock = (~child << 3) | 2  # CPU time of that process, all threads: see clock_getcpuclockid(3)
-        killed_by, certain = KilledBy.NOBODY, True
-        sleep = min(LONGEST_SLEEP, request.cpu_ns / 1e9)
-        while True:
-            ready = self.poll.poll(max(1, sleep * 1000))
-            ended, status, usage = os.wait4(child, os.WNOHANG)
-            wall_ns = time.monotonic_ns() - start
-            if ended:
-                break
-            if any(descriptor == CONTROL for descriptor, _ in ready):
-                if not self.control.recv(REQUEST.size):
-                    self._abandon(child)
-                killed_by = KilledBy.CLIENT
-            elif any(descriptor == CHILD_ENDED for descriptor, _ in ready):
-                os.read(CHILD_ENDED, 128)
-                continue
-            cpu_ns = _cpu_ns(clock)
-            if killed_by is KilledBy.NOBODY:
-                if cpu_ns >= request.cpu_ns:
-                    killed_by = KilledBy.CPU_LIMIT
-                elif wall_ns - cpu_ns >= request.idle_ns:
-                    killed_by, certain = KilledBy.IDLE_LIMIT, False
-                elif wall_ns >= request.wall_ns:
-                    killed_by, certain = KilledBy.WALL_LIMIT, False
-            if killed_by is not KilledBy.NOBODY:
-                os.kill(child, signal.SIGKILL)
-            left = min(request.cpu_ns - cpu_ns, request.wall_ns - wall_ns) / 1e9
-            sleep = min(LONGEST_SLEEP, left)
-        cpu_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
-        return Reply(status, killed_by, certain, cpu_ns, wall_ns)
-
-    def _abandon(self, child: int) -> NoReturn:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os._exit(0)
-
-
-def _cpu_ns(clock: int) -> int:
-    try:
-        return time.clock_gettime_ns(clock)
-    except OSError:
-        return 0  # it has just ended: the next wait tells

@@ -1,0 +1,106 @@
+"""Watching one program: when to kill it, and what its end says.
+
+CPU time decides. A program that uses none is ended for being idle, and idle time is what neither ran nor waited for a
+core: wall time less CPU time less the time its threads stood in the run queue. So a busy machine changes no verdict.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import signal
+import time
+from typing import NoReturn
+
+from .protocol import REQUEST, KilledBy, Reply, Request
+
+_LONGEST_SLEEP = 0.2  # seconds between two looks: a program with many threads uses CPU time faster than wall time
+_UNKNOWN_IDLE_FACTOR = 3  # how much longer to wait where the kernel does not say how long a program queued
+
+
+class Supervisor:
+    """Watches the one child of the server, and the control socket for the client's wish to end it."""
+
+    def __init__(self, control: _socket.socket, child_ended: int) -> None:
+        self._control = control
+        self._child_ended = child_ended
+        self._poll = select.poll()
+        self._poll.register(control.fileno(), select.POLLIN)
+        self._poll.register(child_ended, select.POLLIN)
+
+    def watch(self, child: int, request: Request) -> Reply:
+        """Wait for ``child`` to end, ending it when it reaches a limit of ``request``."""
+        start = time.monotonic_ns()
+        killed_by, certain = KilledBy.NOBODY, True
+        cpu_ns = wall_ns = 0
+        while True:
+            left = max(min(request.cpu_ns - cpu_ns, request.wall_ns - wall_ns) / 1e9, 0.001)
+            ready = [descriptor for descriptor, _ in self._poll.poll(min(left, _LONGEST_SLEEP) * 1000)]
+            if self._child_ended in ready:
+                os.read(self._child_ended, 128)
+            ended, status, usage = os.wait4(child, os.WNOHANG)
+            wall_ns = time.monotonic_ns() - start
+            if ended:
+                cpu_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
+                return Reply(status, killed_by, certain, cpu_ns, wall_ns)
+            cpu_ns = _cpu_ns(child)
+            if killed_by is not KilledBy.NOBODY:
+                continue
+            if self._control.fileno() in ready:
+                if not self._control.recv(REQUEST.size):
+                    _abandon(child)
+                killed_by = KilledBy.CLIENT
+            elif cpu_ns >= request.cpu_ns:
+                killed_by = KilledBy.CPU_LIMIT
+            elif wall_ns - cpu_ns >= request.idle_ns:
+                killed_by, certain = _idle(child, wall_ns - cpu_ns, request.idle_ns)
+            if killed_by is KilledBy.NOBODY and wall_ns >= request.wall_ns:
+                killed_by, certain = KilledBy.WALL_LIMIT, False
+            if killed_by is not KilledBy.NOBODY:
+                os.kill(child, signal.SIGKILL)
+
+
+def _cpu_ns(process: int) -> int:
+    """CPU time of a process and all its threads; the clock's number is that of clock_getcpuclockid(3)."""
+    try:
+        return time.clock_gettime_ns((~process << 3) | 2)
+    except OSError:
+        return 0  # it has just ended: the next wait tells
+
+
+def _idle(process: int, not_running_ns: int, limit_ns: int) -> tuple[KilledBy, bool]:
+    """Whether a process that did not run for ``not_running_ns`` is to be ended for it, and whether that is certain."""
+    try:
+        runnable, queued_ns = _queued(process)
+    except (OSError, ValueError, IndexError):
+        late = not_running_ns >= _UNKNOWN_IDLE_FACTOR * limit_ns
+        return (KilledBy.IDLE_LIMIT if late else KilledBy.NOBODY), False
+    if runnable or not_running_ns - queued_ns < limit_ns:
+        return KilledBy.NOBODY, True
+    return KilledBy.IDLE_LIMIT, True
+
+
+def _queued(process: int) -> tuple[bool, int]:
+    """Whether a thread of the process wants a core now, and the nanoseconds its threads have waited for one."""
+    runnable, queued_ns = False, 0
+    for thread in os.listdir(f"/proc/{process}/task"):
+        queued_ns += int(_read(f"/proc/{process}/task/{thread}/schedstat").split()[1])
+        state = _read(f"/proc/{process}/task/{thread}/stat").rpartition(b")")[2].split()[0]
+        runnable = runnable or state in (b"R", b"D")  # running or queued; in a wait that it did not choose
+    return runnable, queued_ns
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+
+
+def _abandon(child: int) -> NoReturn:
+    """The client is gone: nobody wants the result, and nothing may stay behind."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os._exit(0)
