@@ -113,8 +113,8 @@ class _Reader:
                 return [replace(self.truth(operand), expected=False)]
             case ast.Compare(left, [ast.Eq() | ast.Is()], [right]):
                 return [self.equality(left, right)]
-            case ast.Compare(ast.Call(ast.Name("abs"), [ast.BinOp(left, ast.Sub(), right)]), [op], [bound]) if isinstance(
-                op, ast.Lt | ast.LtE
+            case ast.Compare(ast.Call(ast.Name("abs"), [ast.BinOp(left, ast.Sub(), right)]), [op], [bound]) if (
+                isinstance(op, ast.Lt | ast.LtE)
             ):
                 return [self.close(left, right, {"abs_tol": bound})]
             case ast.Call(function, [left, right], keywords) if dotted(function) in ("math.isclose", "isclose"):

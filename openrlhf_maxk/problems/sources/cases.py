@@ -14,7 +14,8 @@ from openrlhf_maxk.problems.sources.unpickle import unpack
 
 MIB = 2**20
 ANY_CASE = re.compile(
-    r"\b(letters?|characters?|string|answer|yes|no|it|them)\b[^.]{0,40}\bin (any|either|arbitrary) (letter )?(case|register)\b"
+    r"\b(letters?|characters?|string|answer|yes|no|it|them)\b[^.]{0,40}"
+    r"\bin (any|either|arbitrary) (letter )?(case|register)\b"
     r"|\bcase[- ]insensitive|\bin any case \((upper|lower)",
     re.IGNORECASE,
 )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from openrlhf_maxk.problems.record import Problem
 from openrlhf_maxk.problems.sources import fields
 from openrlhf_maxk.problems.sources.cases import check_statement, contest_judge, scaled_limits, stdin_tests
 from openrlhf_maxk.problems.sources.files import split_files
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source
 
 SOURCES = {0: "UNKNOWN", 1: "CODECHEF", 2: "CODEFORCES", 3: "HACKEREARTH", 4: "CODEJAM", 6: "ATCODER", 7: "AIZU"}
 GRADES = ("UNKNOWN", "EASY", "MEDIUM", "HARD", "HARDER", "HARDEST", "EXTERNAL")  # 0 … 6
-LETTERS = {i: letter for i, letter in zip([*range(7, 18), *range(19, 30)], "ABCDEFGHIJKLMNOPQRSTUV", strict=True)}
+LETTERS = dict(zip([*range(7, 18), *range(19, 30)], "ABCDEFGHIJKLMNOPQRSTUV", strict=True))
 DIFFICULTIES = {**dict(enumerate(GRADES)), **LETTERS}
 PYTHON3 = 3
 STANDARD_STREAMS = ("", "stdin", "stdout", "standard input", "standard output")
@@ -29,7 +29,9 @@ class CodeContestsOptions(PrepareOptions):
     token_limit: int = option(512, "drop longer problems, in tokens; 0: none")
     within: str = option("near", "repeated problems of the data set itself", choices=("keep", "exact", "near"))
     splits: str = option("train,valid,test", "the data set's own splits to read, comma separated")
-    min_difficulty: int = option(0, "least difficulty (UNKNOWN=0, EASY=1 … HARDEST=5, EXTERNAL=6, Codeforces' A=7, B=8 …)")
+    min_difficulty: int = option(
+        0, "least difficulty (UNKNOWN=0, EASY=1 … HARDEST=5, EXTERNAL=6, Codeforces' A=7, B=8 …)"
+    )
     max_difficulty: int = option(3, "greatest difficulty")
     unknown_difficulty: str = option("keep", "problems of difficulty 0 (UNKNOWN)", choices=("keep", "drop"))
     generated_tests: int = option(20, "generated tests to keep of each problem; -1: all")
@@ -46,26 +48,23 @@ class CodeContestsOptions(PrepareOptions):
         super().__post_init__()
 
 
-class CodeContests:
+class CodeContests(Source):
     """The problems of https://huggingface.co/datasets/deepmind/code_contests."""
 
-    name: ClassVar[str] = "codecontests"
-    options_type: ClassVar[type[PrepareOptions]] = CodeContestsOptions
-    repo: ClassVar[str | None] = "deepmind/code_contests"
-    required: ClassVar[tuple[str, ...]] = (
+    name = "codecontests"
+    options_type = CodeContestsOptions
+    repo = "deepmind/code_contests"
+    required = (
         *("name", "description", "public_tests", "private_tests", "generated_tests", "source", "difficulty"),
         *("solutions", "time_limit", "memory_limit_bytes", "input_file", "output_file"),
     )
-    columns: ClassVar[tuple[str, ...]] = ("cf_contest_id", "cf_index", "cf_rating", "is_description_translated")
+    columns = ("cf_contest_id", "cf_index", "cf_rating", "is_description_translated")
 
     def __init__(self, options: CodeContestsOptions) -> None:
         self.options = options
 
     def select(self, names: Sequence[str]) -> list[tuple[str, str]]:
         return split_files(names, self.options.splits.split(","), ("data", ""))
-
-    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return iter(())
 
     def group(self, row: Mapping[str, Any]) -> Group:
         return Group(_named(row.get("source"), SOURCES), _named(row.get("difficulty"), DIFFICULTIES))
@@ -95,7 +94,26 @@ class CodeContests:
             difficulty=group.difficulty,
             provenance={"origin": group.source, "split": split, "rating": fields.integer(row, "cf_rating", 0)},
         )
-        return Candidate(problem, statement, _python3(row), self._names(row, group))
+        return Candidate(problem, _python3(row)[: self.options.references])
+
+    def narrative(self, row: Mapping[str, Any]) -> str:
+        return fields.text(row, "description")
+
+    def names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        contest, index = fields.integer(row, "cf_contest_id", 0), fields.text(row, "cf_index", "")
+        of_codeforces = self.group(row).source == "CODEFORCES"
+        return (f"codeforces:{contest}/{index}",) if of_codeforces and contest and index else ()
+
+    def assign_splits(self, candidates: Sequence[tuple[str, str]]) -> list[str]:
+        """A random split that depends on nothing but the ids and the seed. Too few problems: the same proportion."""
+        ids = [identifier for identifier, _ in candidates]
+        test, train = self.options.test_size, self.options.train_size or max(len(ids) - self.options.test_size, 0)
+        if len(ids) < test + train:
+            test = round(len(ids) * test / (test + train))
+            train = len(ids) - test
+        order = sorted(ids, key=lambda i: hashlib.sha256(f"{self.options.seed} {i}".encode()).digest())
+        chosen = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + train], "train")
+        return [chosen.get(identifier, "") for identifier in ids]
 
     def _check_difficulty(self, row: Mapping[str, Any]) -> None:
         label = _named(row.get("difficulty"), DIFFICULTIES)
@@ -117,10 +135,6 @@ class CodeContests:
         rank = {t: hashlib.sha256(repr((self.options.seed, title, t)).encode()).digest() for t in tests}
         chosen = set(sorted(rank, key=lambda t: rank[t])[: self.options.generated_tests])
         return [t for t in tests if t in chosen]
-
-    def _names(self, row: Mapping[str, Any], group: Group) -> tuple[str, ...]:
-        contest, index = fields.integer(row, "cf_contest_id", 0), fields.text(row, "cf_index", "")
-        return (f"codeforces:{contest}/{index}",) if group.source == "CODEFORCES" and contest and index else ()
 
 
 def _named(value: Any, names: Mapping[int, str]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,14 +16,16 @@ from openrlhf_maxk.problems.sources import fields
 from openrlhf_maxk.problems.sources.cases import MIB, check_statement, contest_judge, scaled_limits, stdin_tests
 from openrlhf_maxk.problems.sources.files import split_files
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, SourceError
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source, SourceError
 
 
 @dataclass(frozen=True)
 class CodeForcesOptions(PrepareOptions):
     """The paper takes the test split, without what CodeContests has (``--decontaminate``)."""
 
-    config: str = option("verifiable", "verifiable: problems whose tests can be run; default: all", choices=("verifiable", "default"))
+    config: str = option(
+        "verifiable", "verifiable: problems whose tests can be run; default: all", choices=("verifiable", "default")
+    )
     splits: str = option("test", "the data set's own splits to read, comma separated")
     tests: str = option(
         "complete_or_generated",
@@ -36,17 +38,17 @@ class CodeForcesOptions(PrepareOptions):
     max_rating: int = option(0, "greatest rating; 0: any, also none")
 
 
-class CodeForces:
+class CodeForces(Source):
     """The problems of https://huggingface.co/datasets/open-r1/codeforces."""
 
-    name: ClassVar[str] = "codeforces"
-    options_type: ClassVar[type[PrepareOptions]] = CodeForcesOptions
-    repo: ClassVar[str | None] = "open-r1/codeforces"
-    required: ClassVar[tuple[str, ...]] = (
+    name = "codeforces"
+    options_type = CodeForcesOptions
+    repo = "open-r1/codeforces"
+    required = (
         *("id", "title", "description", "input_format", "output_format", "examples", "official_tests"),
         *("official_tests_complete", "input_mode", "time_limit", "memory_limit"),
     )
-    columns: ClassVar[tuple[str, ...]] = (
+    columns = (
         *("aliases", "contest_id", "index", "interaction_format", "note", "rating", "generated_checker"),
         *("executable", "generated_tests"),
     )
@@ -60,9 +62,6 @@ class CodeForces:
         if not any(folder in name.split("/") for folder in ("verifiable", "data") for name in rows):
             folders = ("",)  # a copy without the hub's folders
         return split_files(rows, self.options.splits.split(","), folders)
-
-    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return iter(())
 
     def group(self, row: Mapping[str, Any]) -> Group:
         rating = row.get("rating")
@@ -83,7 +82,7 @@ class CodeForces:
         checker = fields.text(row, "generated_checker", "").strip()
         if checker and self.options.checkers == "drop":
             raise Rejected("needs_checker")
-        narrative = check_statement("\n\n".join(_sections(row)), self.options)
+        narrative = check_statement(self.narrative(row), self.options)
         examples = fields.pairs(row, "examples")
         statement = check_statement(_with_examples(narrative, examples, fields.text(row, "note", "")), self.options)
         tests = stdin_tests((examples, self._hidden_tests(row, identifier, side)), self.options)
@@ -100,8 +99,18 @@ class CodeForces:
             difficulty=self.group(row).difficulty,
             provenance={"split": split, "title": fields.text(row, "title", "")},
         )
-        known_as = (identifier, *fields.texts(row, "aliases", []))
-        return Candidate(problem, narrative, names=tuple(f"codeforces:{name}" for name in known_as))
+        return Candidate(problem)
+
+    def narrative(self, row: Mapping[str, Any]) -> str:
+        """The statement without examples and notes."""
+        parts = [fields.text(row, "description").strip()]
+        for title, name in (("Input", "input_format"), ("Output", "output_format")):
+            if section := fields.text(row, name, "").strip():
+                parts.append(f"{title}\n{section}")
+        return "\n\n".join(parts) if parts[0] else ""
+
+    def names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(f"codeforces:{n}" for n in (fields.text(row, "id").strip(), *fields.texts(row, "aliases", [])))
 
     def _check_rating(self, row: Mapping[str, Any]) -> None:
         rating = fields.integer(row, "rating", 0)
@@ -119,9 +128,9 @@ class CodeForces:
         complete = row.get("official_tests_complete") is True
         official = fields.pairs(row, "official_tests") if complete and self.options.tests != "generated" else []
         generated: list[tuple[str, str]] = []
-        if self.options.tests == "generated" or (self.options.tests != "complete" and not official):
-            generated = self._generated(identifier, side)
-        elif self.options.tests == "complete_and_generated":
+        if self.options.tests in ("generated", "complete_and_generated") or (
+            self.options.tests == "complete_or_generated" and not official
+        ):
             generated = self._generated(identifier, side)
         if not official and not generated:
             raise Rejected("no_complete_tests", "the official tests are cut short and there are no generated ones")
@@ -159,14 +168,6 @@ def _read_generated(path: Path, identifier: str, options: CodeForcesOptions) -> 
     except (pa.ArrowException, OSError, KeyError) as e:
         raise SourceError(f"{path.name} cannot be read ({type(e).__name__}): fetch it again") from None
     return found
-
-
-def _sections(row: Mapping[str, Any]) -> list[str]:
-    parts = [fields.text(row, "description").strip()]
-    for title, name in (("Input", "input_format"), ("Output", "output_format")):
-        if section := fields.text(row, name, "").strip():
-            parts.append(f"{title}\n{section}")
-    return parts if parts[0] else []
 
 
 def _with_examples(narrative: str, examples: list[tuple[str, str]], note: str) -> str:

@@ -1,7 +1,7 @@
 """The value of a Python expression that needs nothing run: literals, arithmetic, containers, a few pure functions.
 
-Tests of MBPP write values as ``-3``, ``2**10``, ``set([1, 2])``, ``[0] * 5`` or ``[i for i in range(4)]``. They come from
-strangers, so nothing is handed to ``eval``: known forms are computed here, within bounds on size and work.
+Tests of MBPP write values as ``-3``, ``2**10``, ``set([1, 2])``, ``[0] * 5`` or ``[i for i in range(4)]``. They come
+from strangers, so nothing is handed to ``eval``: known forms are computed here, within bounds on size and work.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f.__name__: f for f in (set, frozenset, list, tuple, dict, sorted, len, sum, min, max, abs, round)},
     **{f.__name__: f for f in (int, float, str, bool, complex, reversed, enumerate, zip, chr, ord)},
-    **{f"math.{n}": getattr(math, n) for n in ("sqrt", "floor", "ceil", "log", "log2", "log10", "sin", "cos", "tan", "exp")},
+    **{
+        f"math.{n}": getattr(math, n)
+        for n in ("sqrt", "floor", "ceil", "log", "log2", "log10", "sin", "cos", "tan", "exp")
+    },
 }
 CONSTANTS: dict[str, Any] = {f"math.{n}": getattr(math, n) for n in ("pi", "e", "inf", "tau")}
 CONTAINERS: dict[str, Callable[..., Any]] = {  # their values are compared as plain ones

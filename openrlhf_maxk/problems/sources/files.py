@@ -104,8 +104,8 @@ class HubFiles:
         from huggingface_hub import HfApi
 
         try:
-            info = HfApi(endpoint=self.endpoint).repo_info(
-                self.repo, repo_type="dataset", revision=self.revision, files_metadata=True, timeout=60
+            info = HfApi(endpoint=self.endpoint).dataset_info(
+                self.repo, revision=self.revision, files_metadata=True, timeout=60
             )
         except Exception as e:
             raise self._failed(f"revision {self.revision}", e) from None
@@ -149,8 +149,8 @@ class HubFiles:
     def _failed(self, what: str, error: Exception) -> SourceError:
         reason = (str(error).splitlines() or [""])[0]
         return SourceError(
-            f"{self.repo}, {what}: cannot be fetched from the hub ({type(error).__name__}: {reason}). Without access to "
-            "it, copy the original files here and name their folder with --source"
+            f"{self.repo}, {what}: cannot be fetched from the hub ({type(error).__name__}: {reason}). Without access "
+            "to it, copy the original files here and name their folder with --source"
         )
 
 

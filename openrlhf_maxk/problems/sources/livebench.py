@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from openrlhf_maxk.problems.sources import fields
 from openrlhf_maxk.problems.sources.cases import check_statement
 from openrlhf_maxk.problems.sources.files import split_files
 from openrlhf_maxk.problems.sources.livecodebench import check_day, test_problem
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source
 
 TASKS = ("LCB_generation", "coding_completion")
 
@@ -32,28 +32,23 @@ class LiveBenchOptions(PrepareOptions):
         super().__post_init__()
 
 
-class LiveBench:
+class LiveBench(Source):
     """The problems of https://huggingface.co/datasets/livebench/coding."""
 
-    name: ClassVar[str] = "livebench"
-    options_type: ClassVar[type[PrepareOptions]] = LiveBenchOptions
-    repo: ClassVar[str | None] = "livebench/coding"
-    required: ClassVar[tuple[str, ...]] = (
+    name = "livebench"
+    options_type = LiveBenchOptions
+    repo = "livebench/coding"
+    required = (
         *("question_id", "task", "turns", "question_title"),
         *("public_test_cases", "private_test_cases", "original_json"),
     )
-    columns: ClassVar[tuple[str, ...]] = (
-        *("partial_solution", "solution", "livebench_release_date", "livebench_removal_date"),
-    )
+    columns = (*("partial_solution", "solution", "livebench_release_date", "livebench_removal_date"),)
 
     def __init__(self, options: LiveBenchOptions) -> None:
         self.options = options
 
     def select(self, names: Sequence[str]) -> list[tuple[str, str]]:
         return split_files(names, ("test",), ("data", ""))
-
-    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return iter(())
 
     def group(self, row: Mapping[str, Any]) -> Group:
         original = row.get("original_json")
@@ -75,7 +70,7 @@ class LiveBench:
         identifier, title = fields.text(row, "question_id").strip(), fields.text(row, "question_title", "").strip()
         if not identifier:
             raise Rejected("missing_field", "question_id")
-        statement = check_statement(fields.text(original, "question_content"), self.options)
+        statement = check_statement(self.narrative(row), self.options)
         problem = test_problem(
             f"{self.name}/{identifier}",
             statement,
@@ -93,7 +88,10 @@ class LiveBench:
             if not begun.strip():
                 raise Rejected("missing_field", "partial_solution")
             problem = replace(problem, program_prefix=begun)
-        return Candidate(problem, statement, (solution,) if _is_python(solution) else ())
+        return Candidate(problem, (solution,) if _is_python(solution) else ())
+
+    def narrative(self, row: Mapping[str, Any]) -> str:
+        return fields.text(fields.mapping(row, "original_json"), "question_content")
 
     def _check_release(self, row: Mapping[str, Any]) -> None:
         if not self.options.release:

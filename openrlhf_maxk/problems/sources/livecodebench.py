@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from openrlhf_maxk.problems.record import Mode, Problem
 from openrlhf_maxk.problems.sources import fields
@@ -19,7 +19,7 @@ from openrlhf_maxk.problems.sources.cases import (
     typed_tests,
 )
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, SourceError
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source, SourceError
 
 RELEASES = 6
 SHARDS = ("test.jsonl", *(f"test{i}.jsonl" for i in range(2, RELEASES + 1)))
@@ -41,7 +41,7 @@ ERRATA = {
 
 @dataclass(frozen=True)
 class LiveCodeBenchOptions(PrepareOptions):
-    """Version 6 is all problems up to the sixth release, or what the sixth release added: the release option says which."""
+    """Version 6 is all problems up to the sixth release, or what the sixth added: ``release`` says which."""
 
     release: str = option(
         "release_v6", "release_vN: all up to release N; vN: what release N added; vM_vN: what M … N added (N at most 6)"
@@ -58,20 +58,20 @@ class LiveCodeBenchOptions(PrepareOptions):
         super().__post_init__()
 
 
-class LiveCodeBench:
+class LiveCodeBench(Source):
     """The problems of https://huggingface.co/datasets/livecodebench/code_generation_lite.
 
     Its loading script is never run: the shards that it reads are plain JSON lines.
     """
 
-    name: ClassVar[str] = "livecodebench"
-    options_type: ClassVar[type[PrepareOptions]] = LiveCodeBenchOptions
-    repo: ClassVar[str | None] = "livecodebench/code_generation_lite"
-    required: ClassVar[tuple[str, ...]] = (
+    name = "livecodebench"
+    options_type = LiveCodeBenchOptions
+    repo = "livecodebench/code_generation_lite"
+    required = (
         *("question_title", "question_content", "platform", "question_id", "contest_date"),
         *("starter_code", "difficulty", "public_test_cases", "private_test_cases", "metadata"),
     )
-    columns: ClassVar[tuple[str, ...]] = ("contest_id",)
+    columns = ("contest_id",)
 
     def __init__(self, options: LiveCodeBenchOptions) -> None:
         self.options = options
@@ -84,9 +84,6 @@ class LiveCodeBench:
         if missing := [shard for shard in wanted if shard not in by_shard]:
             raise SourceError(f"--release {self.options.release} needs {', '.join(missing)}: fetch them too")
         return [(by_shard[shard], "test") for shard in wanted]
-
-    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return iter(())
 
     def group(self, row: Mapping[str, Any]) -> Group:
         platform, difficulty = row.get("platform"), row.get("difficulty")
@@ -115,8 +112,15 @@ class LiveCodeBench:
             difficulty=self.group(row).difficulty,
             provenance={"origin": platform, "split": split, "title": title, "date": day},
         )
-        names = (f"codeforces:{identifier.replace('_', '/')}",) if platform == "codeforces" else ()
-        return Candidate(problem, problem.statement, names=names)
+        return Candidate(problem)
+
+    def narrative(self, row: Mapping[str, Any]) -> str:
+        return fields.text(row, "question_content")
+
+    def names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        if row.get("platform") != "codeforces":
+            return ()
+        return (f"codeforces:{fields.text(row, 'question_id').strip().replace('_', '/')}",)
 
     def _check_choice(self, platform: str, day: str) -> None:
         chosen = [p.strip() for p in self.options.platforms.split(",") if p.strip()]
@@ -181,7 +185,9 @@ def release_shards(release: str) -> list[str]:
     else:
         first, last = 0, 0
     if not 1 <= first <= last <= RELEASES:
-        raise ValueError(f"--release {release}: release_v1 … release_v{RELEASES}, v1 … v{RELEASES}, or a range such as v4_v6")
+        raise ValueError(
+            f"--release {release}: release_v1 … release_v{RELEASES}, v1 … v{RELEASES}, or a range such as v4_v6"
+        )
     return list(SHARDS[first - 1 : last])
 
 

@@ -1,17 +1,17 @@
 """MBPP (Austin et al., 2021): short functions with three asserts each, turned into programs that read and print.
 
 The paper: "we process tests for MBPP to support input/output format". ``assert f(args) == value`` becomes a test whose
-input is one argument a line, as Python literals, and whose output is the value as ``print`` shows it. The statement gets
-a section that says so, with an example. What cannot be converted is rejected with the reason.
+input is one argument a line, as Python literals, and whose output is the value as ``print`` shows it. The statement
+gets a section that says so, with an example. What cannot be converted is rejected with the reason.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from openrlhf_maxk.problems.record import Comparison, Judge, Mode, Problem, Test
 from openrlhf_maxk.problems.sources import fields
@@ -20,7 +20,7 @@ from openrlhf_maxk.problems.sources.cases import check_sizes, check_statement, s
 from openrlhf_maxk.problems.sources.expressions import NotAValue
 from openrlhf_maxk.problems.sources.files import split_files
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source
 from openrlhf_maxk.problems.sources.values import (
     checker,
     describe,
@@ -42,7 +42,9 @@ class MbppOptions(PrepareOptions):
     config: str = option("full", "full, or the hand-verified subset", choices=("full", "sanitized"))
     splits: str = option("test", f"splits to read, comma separated: {', '.join(SPLIT_IDS)}")
     mode: str = option(
-        "stdin", "stdin: programs that read and print; asserts: functions that the asserts call", choices=("stdin", "asserts")
+        "stdin",
+        "stdin: programs that read and print; asserts: functions that the asserts call",
+        choices=("stdin", "asserts"),
     )
     examples: int = option(1, "tests that a statement shows")
 
@@ -52,14 +54,14 @@ class MbppOptions(PrepareOptions):
         super().__post_init__()
 
 
-class Mbpp:
+class Mbpp(Source):
     """The problems of https://huggingface.co/datasets/google-research-datasets/mbpp."""
 
-    name: ClassVar[str] = "mbpp"
-    options_type: ClassVar[type[PrepareOptions]] = MbppOptions
-    repo: ClassVar[str | None] = "google-research-datasets/mbpp"
-    required: ClassVar[tuple[str, ...]] = ("task_id", "code", "test_list")
-    columns: ClassVar[tuple[str, ...]] = ("text", "prompt", "test_setup_code", "test_imports")
+    name = "mbpp"
+    options_type = MbppOptions
+    repo = "google-research-datasets/mbpp"
+    required = ("task_id", "code", "test_list")
+    columns = ("text", "prompt", "test_setup_code", "test_imports")
 
     def __init__(self, options: MbppOptions) -> None:
         self.options = options
@@ -71,9 +73,6 @@ class Mbpp:
             return [((whole or names)[0], "")]  # every row's split follows from its task id
         return split_files(names, splits, (self.options.config, ""))
 
-    def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return iter(())
-
     def group(self, row: Mapping[str, Any]) -> Group:
         return Group("mbpp", self.options.config)
 
@@ -83,7 +82,7 @@ class Mbpp:
             split = next((name for name, ids in SPLIT_IDS.items() if number in ids), "none")
             if split not in self.options.splits.split(","):
                 raise Rejected("other_split", split)
-        narrative = check_statement(fields.text(row, "prompt" if row.get("text") is None else "text"), self.options)
+        narrative = check_statement(self.narrative(row), self.options)
         code, tests = fields.text(row, "code"), fields.texts(row, "test_list")
         setup = "\n".join([*fields.texts(row, "test_imports", []), fields.text(row, "test_setup_code", "")]).strip()
         if not tests:
@@ -98,10 +97,13 @@ class Mbpp:
             provenance={"split": split},
         )
         if self.options.mode == "asserts":
-            return self._native(problem, narrative, code, tests, setup)
-        return self._converted(problem, narrative, code, tests, setup)
+            return self._native(problem, code, tests, setup)
+        return self._converted(problem, code, tests, setup)
 
-    def _native(self, problem: Problem, narrative: str, code: str, tests: list[str], setup: str) -> Candidate:
+    def narrative(self, row: Mapping[str, Any]) -> str:
+        return fields.text(row, "prompt" if row.get("text") is None else "text")
+
+    def _native(self, problem: Problem, code: str, tests: list[str], setup: str) -> Candidate:
         """The asserts as they are."""
         for test in tests:
             if not any(isinstance(node, ast.Assert) for node in ast.walk(parse(test, "test"))):
@@ -115,9 +117,9 @@ class Mbpp:
         )
         check_sizes(problem.tests, self.options)
         problem = replace(problem, public_tests=min(self.options.examples, len(problem.tests)))
-        return Candidate(problem, narrative, (code,))
+        return Candidate(problem, (code,))
 
-    def _converted(self, problem: Problem, narrative: str, code: str, tests: list[str], setup: str) -> Candidate:
+    def _converted(self, problem: Problem, code: str, tests: list[str], setup: str) -> Candidate:
         """Programs that read the arguments and print the result."""
         module = parse(code, "code")
         names: dict[str, Any] = {}
@@ -132,17 +134,18 @@ class Mbpp:
             given, wanted = as_input(case), as_output(case)
             if pairs.setdefault(given, wanted) != wanted:
                 raise Rejected("contradictory_tests", f"two results for the input {given[:60]!r}")
+        section = format_section(cases, parameters(module, cases[0].function), pairs, self.options)
         problem = replace(
             problem,
-            statement=f"{narrative}\n\n{format_section(cases, parameters(module, cases[0].function), pairs, self.options)}",
+            statement=f"{problem.statement}\n\n{section}",
             tests=tuple(Test(given, wanted) for given, wanted in pairs.items()),
             judge=judge(cases),
         )
         check_sizes(problem.tests, self.options)
         problem = replace(problem, public_tests=min(self.options.examples, len(problem.tests)))
         lenient = replace(problem, judge=Judge(Comparison.CHECKER, checker=checker("values")))
-        fallback = None if problem.judge.comparison is Comparison.CHECKER else lenient
-        return Candidate(problem, narrative, (reference_program(code, cases[0]),), lenient=fallback)
+        fallback = lenient if problem.judge.comparison in (Comparison.TOKENS, Comparison.NUMERIC) else None
+        return Candidate(problem, (reference_program(code, cases[0]),), lenient=fallback)
 
 
 def check_alike(cases: Sequence[Case]) -> None:
@@ -193,8 +196,8 @@ def judge(cases: Sequence[Case]) -> Judge:
         return Judge(Comparison.CHECKER, checker=checker("values"))
     if all(isinstance(value, float) for value in values):
         return Judge(Comparison.NUMERIC, tolerance=1e-9)
-    if any(isinstance(value, str) and value != " ".join(value.split()) for value in values):
-        return Judge(Comparison.EXACT)
+    if any(text != " ".join(text.split()) for text in map(shown, values)):
+        return Judge(Comparison.EXACT)  # the spaces are part of the answer
     return Judge(Comparison.TOKENS)
 
 
@@ -213,9 +216,7 @@ def dotted_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def format_section(
-    cases: Sequence[Case], names: Sequence[str], pairs: Mapping[str, str], options: MbppOptions
-) -> str:
+def format_section(cases: Sequence[Case], names: Sequence[str], pairs: Mapping[str, str], options: MbppOptions) -> str:
     """What a statement must add once a function has become a program."""
     lines = ["Input"]
     most, least = max(len(case.positional) for case in cases), min(len(case.positional) for case in cases)
@@ -254,9 +255,10 @@ def output_section(cases: Sequence[Case]) -> str:
 def reference_program(code: str, case: Case) -> str:
     """The reference solution as a program. What the solution itself prints goes elsewhere."""
     count = len(case.positional)
-    given = ", ".join(["*_values" if not case.keywords else f"*_values[:{count}]"] + [
-        f"{name}=_values[{count + i}]" for i, (name, _) in enumerate(case.keywords)
-    ])
+    given = ", ".join(
+        ["*_values" if not case.keywords else f"*_values[:{count}]"]
+        + [f"{name}=_values[{count + i}]" for i, (name, _) in enumerate(case.keywords)]
+    )
     result = f"{case.function}({given})"
     if case.form in (Form.SET, Form.ITEMS):
         result = f"list({result})"
@@ -264,21 +266,18 @@ def reference_program(code: str, case: Case) -> str:
         result = f"bool({result})"
     elif case.wrapper:
         result = f"{case.wrapper}({result}{'' if case.digits is None else f', {case.digits}'})"
+    future = any(isinstance(s, ast.ImportFrom) and s.module == "__future__" for s in ast.parse(code).body)
+    aside = "import sys as _sys\n_stdout, _sys.stdout = _sys.stdout, _sys.stderr\n"
     return f"""\
-{code.rstrip()}
+{"" if future else aside}{code.rstrip()}
 
-if True:
-    import ast as _ast
-    import collections as _collections
-    import sys as _sys
-
-    _values = [_ast.literal_eval(_line) for _line in _sys.stdin.read().split("\\n") if _line]
-    _stdout, _sys.stdout = _sys.stdout, _sys.stderr
-    _result = {result}
-    _sys.stdout = _stdout
-    if isinstance(_result, dict) and not isinstance(_result, _collections.OrderedDict):
-        _result = dict(_result)
-    if isinstance(_result, frozenset):
-        _result = set(_result)
-    print(_result)
+{aside if future else ""}import ast as _ast
+_values = [_ast.literal_eval(_line) for _line in _sys.stdin.read().split("\\n") if _line]
+_result = {result}
+_sys.stdout = _stdout
+if isinstance(_result, dict):
+    _result = dict(_result)
+if isinstance(_result, frozenset):
+    _result = set(_result)
+print(_result)
 """

@@ -37,7 +37,7 @@ class PrepareOptions:
     token_limit_on: str = option("statement", "what the limit counts", choices=("statement", "prompt"))
     prompt: str = option(
         "chat",
-        "chat: messages, for --data.apply_chat_template; chat_text: rendered here; few_shot and plain: text for base models",
+        "chat: messages, for --data.apply_chat_template; chat_text: rendered here; few_shot, plain: text for base models",
         choices=("chat", "chat_text", "few_shot", "plain"),
     )
     system_prompt: str = option("", "system message of chat prompts; empty: none")
@@ -49,7 +49,6 @@ class PrepareOptions:
     )
     unreferenced: str = option("keep", "problems without a reference solution", choices=("keep", "drop"))
     cores: int = option(0, "cores for validation; 0: all", identity=False)
-    unsafe: bool = option(False, "run programs even where they cannot be locked down", identity=False)
     time_scale: float = option(2.0, "times the original time limit, for Python on this machine")
     cpu_seconds: float = option(6.0, "time limit of problems that state none, before scaling")
     max_cpu_seconds: float = option(20.0, "longest time limit, after scaling")

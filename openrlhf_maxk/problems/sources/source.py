@@ -6,6 +6,7 @@ Whatever concerns a whole file or the whole job is a :class:`SourceError` and st
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,7 @@ class Candidate:
     """A row that became a problem, before anything is known of the other rows."""
 
     problem: Problem
-    narrative: str  # what near-duplicates are found by: the task in words, without what this package adds to it
     references: tuple[str, ...] = ()  # programs known to be right
-    names: tuple[str, ...] = ()  # what other data sets know the problem by, e.g. "codeforces:1575/A"
     lenient: Problem | None = None  # the same problem with a costlier, fairer judge, if references fail the first
 
 
@@ -78,14 +77,14 @@ class SideFiles(Protocol):
         """The local path of a file of the data set; None if the data set has no such file."""
 
 
-class Source(Protocol):
-    """One data set."""
+class Source(ABC):
+    """One data set. Its options are those of ``options_type``."""
 
     name: ClassVar[str]
     options_type: ClassVar[type[PrepareOptions]]
-    repo: ClassVar[str | None]  # on the hub; None for a source that makes its problems itself
-    required: ClassVar[tuple[str, ...]]  # columns without which a file is not one of this data set
-    columns: ClassVar[tuple[str, ...]]  # columns that are read where present, beside the required ones
+    repo: ClassVar[str] = ""  # on the hub; empty for a source that makes its rows itself
+    required: ClassVar[tuple[str, ...]] = ()  # columns without which a file is not one of this data set
+    columns: ClassVar[tuple[str, ...]] = ()  # columns that are read where present, beside the required ones
 
     def select(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """Which of a data set's files to read, each with its split.
@@ -93,16 +92,43 @@ class Source(Protocol):
         Raises:
             SourceError: if files that the options ask for are missing.
         """
+        return []
 
     def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(split, fields) of the rows of a source without files."""
+        return iter(())
 
-    def group(self, fields: Mapping[str, Any]) -> Group:
+    @abstractmethod
+    def __init__(self, options: Any) -> None: ...
+
+    @abstractmethod
+    def group(self, row: Mapping[str, Any]) -> Group:
         """What a row is counted by. Never fails: what cannot be read is "?"."""
 
-    def convert(self, fields: Mapping[str, Any], split: str, side: SideFiles) -> Candidate:
+    @abstractmethod
+    def narrative(self, row: Mapping[str, Any]) -> str:
+        """What near-duplicates are found by: the task in words, without what this package adds to it.
+
+        Raises:
+            Rejected: if the row has none.
+        """
+
+    def names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """What other data sets know a row's problem by, e.g. "codeforces:1575/A"."""
+        return ()
+
+    @abstractmethod
+    def convert(self, row: Mapping[str, Any], split: str, side: SideFiles) -> Candidate:
         """The problem in a row.
 
         Raises:
             Rejected: if there is none.
         """
+
+    def assign_splits(self, candidates: Sequence[tuple[str, str]]) -> list[str]:
+        """The split that each problem goes to, "" for none.
+
+        Args:
+            candidates: (id, the data set's own split) of every problem that is left, in order.
+        """
+        return [split for _, split in candidates]

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from openrlhf_maxk.problems.sources.source import Rejected
 
-
 MAX_OPCODES = 100  # a pickled text has six
 MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -64,7 +63,7 @@ def _container(value: Any, budget: list[int]) -> str:
 
 def plain(value: Any) -> Any:
     """An equal value of the plainest type: a dict for a Counter, a set for a frozenset."""
-    if isinstance(value, dict) and not isinstance(value, OrderedDict):
+    if isinstance(value, dict):
         return dict(value)
     return set(value) if isinstance(value, frozenset) else value
 
@@ -139,7 +138,7 @@ def _kind(value: Any) -> type:
 
 # A checker program: argv is the test's input, the expected output and the program's output, each a file's path; prints
 # 1 for right and 0 for wrong. Values that are equal are right, however they are printed.
-CHECKER = '''\
+CHECKER = """\
 import ast
 import math
 import sys
@@ -188,7 +187,7 @@ try:
 except (OverflowError, RecursionError):
     right = False
 print(int(right))
-'''
+"""
 
 
 def checker(compare: str, tolerance: float = 1e-9) -> str:

@@ -1,0 +1,80 @@
+"""Prepare a data set: ``python -m openrlhf_maxk.cli.prepare DATA_SET --out DIR [--source FILES] …``.
+
+Fetches or reads the original files, turns their rows into problems, runs the reference solutions, and writes a folder
+with the problems, prompts for OpenRLHF and an account of every row. docs/data.md tells what is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tqdm import tqdm
+
+from openrlhf_maxk.problems.sources import SOURCES
+from openrlhf_maxk.problems.sources.manifest import summary
+from openrlhf_maxk.problems.sources.options import PrepareOptions, add_options, read_options
+from openrlhf_maxk.problems.sources.pipeline import Preparation
+from openrlhf_maxk.problems.sources.source import SourceError
+from openrlhf_maxk.problems.sources.validate import RunMany
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0 for a folder that is complete, 1 for an error, 2 for wrong options."""
+    parser = build_parser()
+    namespace = parser.parse_args(arguments)
+    source_type = SOURCES[namespace.data_set]
+    try:
+        options = read_options(namespace, source_type.options_type)
+    except ValueError as e:
+        parser.exit(2, f"error: {e}\n")
+    bar = tqdm(desc=namespace.data_set, unit=" rows", file=sys.stderr, mininterval=1.0, dynamic_ncols=True)
+
+    def progress(rows: int) -> None:
+        bar.update(rows - bar.n)
+
+    try:
+        with bar:
+            manifest = Preparation(source_type(options), options, runner(options), progress).run()
+    except SourceError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except OSError as e:
+        where = f" ({e.filename})" if e.filename else ""
+        print(f"error: {e.strerror or e}{where}. What was done is kept: run the command again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(summary(manifest), end="")
+    print(f"written to {Path(options.out)}")
+    return 0
+
+
+def runner(options: PrepareOptions):
+    """A function that starts the project's executor, which runs programs on all cores until its stack is closed."""
+
+    def start(stack: ExitStack) -> RunMany:
+        from openrlhf_maxk.rewards.executor import Executor
+
+        return stack.enter_context(Executor(cores=options.cores or None)).run_many
+
+    return start
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: one sub-command a data set."""
+    parser = argparse.ArgumentParser(prog="python -m openrlhf_maxk.cli.prepare", description=__doc__)
+    commands = parser.add_subparsers(dest="data_set", required=True, metavar="DATA_SET")
+    for name, source_type in SOURCES.items():
+        doc = (sys.modules[source_type.__module__].__doc__ or "").split("\n")[0]
+        command = commands.add_parser(name, help=doc, description=doc)
+        add_options(command, source_type.options_type)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

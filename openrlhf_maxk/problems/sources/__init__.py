@@ -1,0 +1,13 @@
+"""The data sets that problems come from: how each is found, read, converted, validated and written."""
+
+from __future__ import annotations
+
+from openrlhf_maxk.problems.sources.codecontests import CodeContests
+from openrlhf_maxk.problems.sources.codeforces import CodeForces
+from openrlhf_maxk.problems.sources.livebench import LiveBench
+from openrlhf_maxk.problems.sources.livecodebench import LiveCodeBench
+from openrlhf_maxk.problems.sources.mbpp import Mbpp
+from openrlhf_maxk.problems.sources.mini import Mini
+from openrlhf_maxk.problems.sources.source import Source
+
+SOURCES: dict[str, type[Source]] = {s.name: s for s in (CodeContests, LiveCodeBench, LiveBench, CodeForces, Mbpp, Mini)}
