@@ -68,7 +68,9 @@ class Writer:
         Raises:
             OSError: they could not be written (no space left); records appended earlier are unharmed.
         """
-        lines = "".join(json.dumps(r, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n" for r in records)
+        lines = "".join(
+            json.dumps(r, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n" for r in records
+        )
         if not lines:
             return
         if self._file is None:

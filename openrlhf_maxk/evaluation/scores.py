@@ -24,8 +24,8 @@ class Details:
     indices: IntArray  # (S,) the sample's number within its problem
     public: FloatArray  # (S,) share of the public tests passed; NaN without public tests
     hidden: FloatArray  # (S,) share of the other tests passed; NaN without other tests
-    programs: IntArray  # (S,) equal numbers mean the same program text, within a problem
-    behaviours: IntArray  # (S,) equal numbers mean the same verdicts and outputs, within a problem
+    programs: IntArray  # (S,) equal numbers mean the same program text, within a problem; -1: there is no program
+    behaviours: IntArray  # (S,) equal numbers mean the same verdicts and outputs, within a problem; -1: no program
     verdicts: IntArray  # (S, V) how many tests ended in each verdict, in the order of ``Verdict``
     entropy: FloatArray  # (S,) mean token entropy of the policy in nats; NaN if not known
     tokens: IntArray  # (S,) length of the completion; -1 if not known
