@@ -4,15 +4,14 @@ The last dimension is a *group*: the n completions sampled for one prompt. See d
 """
 
 from . import library as library  # registers the objectives
-from .baselines import Order, leave_one_out, marginal_gain
+from .baselines import leave_one_out, marginal_gain
+from .choices import Baseline, Form, Order
 from .exact import exact_weights
 from .first_order import first_order_weights
-from .form import Form
 from .metrics import max_at_k, pass_at_k
 from .on_policy import on_policy_weights
 from .registry import (
     Advantages,
-    Baseline,
     Objective,
     ObjectiveOptions,
     get_objective,

@@ -7,8 +7,9 @@ ratios. With S a (k−1)-subset of the others and ρ(S) the product of its ratio
 * marginal gain:  (1/C(n,k)) Σ_S ρ(S) (max r(S+i) − max r(S))                    (take i away)
 * leave one out:  (1/C(n,k)) Σ_S ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l))     (put another in its place)
 
-Both depend on the gaps between neighbouring rewards only. With the group sorted, S has a part in gap_t = r_(t+1) − r_(t)
-exactly if it lies within the t lowest. The share of such S is s_t = (1/C(n,k)) Σ_{S⊆[t]} ρ(S), and s_{t∖i} without i:
+Both depend on the gaps between neighbouring rewards only. With the group sorted, S has a part in
+gap_t = r_(t+1) − r_(t) exactly if it lies within the t lowest, [t]. The weight of all such S together is
+s_t = (1/C(n,k)) Σ_{S⊆[t]} ρ(S), and s_{t∖i} that of those without i:
 
     order    s_t                                  s_{t∖i}
     none     a_{t+1}                              a_t                                        a_i = C(i−1,k−1)/C(n,k)
@@ -18,28 +19,19 @@ exactly if it lies within the t lowest. The share of such S is s_t = (1/C(n,k)) 
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .checks import as_given, checked_ratios, checked_rewards
+from .choices import Order
 from .columns import by_columns
-from .order import SortedGroups, pad_last, subset_shares, sum_below, sum_from
+from .order import SortedGroups, subset_shares, sum_above, sum_below
 from .symmetric import leading_shares, shares_and_removal
 
 
-class Order(StrEnum):
-    """How the product of ratios over a subset, ρ(S), is taken into account."""
-
-    NONE = "none"  # 1: right where the samples are on-policy
-    FIRST = "first"  # 1 + Σ δ: an error of second order in δ = ρ − 1
-    EXACT = "exact"  # the product: no error
-
-
 def marginal_gain(rewards: Tensor, k: int, ratios: Tensor | None = None, order: Order | str | None = None) -> Tensor:
-    """LOO-1: what completion i adds to the best of its k-subsets (Tang et al. 2025, arXiv:2503.19595).
+    """LOO-1: what completion i adds to the best of its k-subsets (Tang et al. 2025; Walder & Karkhanis 2025).
 
     A_i = (1/C(n,k)) Σ_{I∋i} ρ(I∖i) (max r(I) − max r(I∖i)), by A_(1) = 0, A_(i+1) = A_(i) + s_i (r_(i+1) − r_(i)).
     Unbiased, the same for shifted rewards, 0 for equal ones; never negative with order ``none`` or ``exact``.
@@ -65,11 +57,11 @@ def marginal_gain(rewards: Tensor, k: int, ratios: Tensor | None = None, order: 
 
 
 def leave_one_out(rewards: Tensor, k: int, ratios: Tensor | None = None, order: Order | str | None = None) -> Tensor:
-    """LOO(k): completion i against the others that could stand in its place (Tang et al. 2025, arXiv:2503.19595).
+    """LOO(k): completion i against the others that could stand in its place (Walder & Karkhanis 2025).
 
-    A_i = (1/C(n,k)) Σ_{S∌i} ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l)), S of size k − 1. Without ratios the baseline is
-    (k/n) mean_{I∌i} max r(I), and A_i = n/(n−k) (r̃_i − mean r̃). Unbiased, the same for shifted rewards, 0 for equal
-    ones, and Σ_i A_i = 0, so it also pushes down. k = 1 is RLOO. In ratio form, as :func:`marginal_gain`.
+    A_i = (1/C(n,k)) Σ_{S∌i} ρ(S) (max r(S+i) − mean_{l∉S+i} max r(S+l)), S of size k − 1. Without ratios the baseline
+    is (k/n) mean_{I∌i} max r(I), and A_i = n/(n−k) (r̃_i − mean r̃). Unbiased, the same for shifted rewards, 0 for
+    equal ones, and Σ_i A_i = 0, so it also pushes down. k = 1 is RLOO. In ratio form, as :func:`marginal_gain`.
 
     Args:
         rewards: (..., n), any order, finite.
@@ -104,7 +96,7 @@ def gain(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Tensor
     else:
         (shares,) = by_columns(lambda rho: (leading_shares(rho, k - 1),), groups.sort(ratios), k=k)
         shares = shares[..., 1:] * (k / n)
-    return groups.restore(sum_below(pad_last(shares * groups.gaps)))
+    return groups.restore(sum_below(shares * groups.gaps))
 
 
 def contrast(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Tensor:
@@ -119,20 +111,20 @@ def contrast(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Te
     wins, losses = (rank - (k - 1)) * groups.gaps, (n - rank) * groups.gaps
     if ratios is None or order is Order.NONE:
         best = subset_shares(n, k, 1, rewards.device)
-        shares, lost = best[1:], sum_from(pad_last(losses * best[:-1]))
+        shares, lost = best[1:], sum_above(losses * best[:-1])
     elif order is Order.FIRST:
         rho = groups.sort(ratios)
         shares, without, own = _first_order_shares(rho, k)
-        lost = sum_from(pad_last(losses * without)) - (rho - 1) * sum_from(pad_last(losses * own))
+        lost = sum_above(losses * without) - (rho - 1) * sum_above(losses * own)
     else:
         shares, lost = by_columns(
-            lambda *columns: shares_and_removal(columns[0], k - 1, columns[1]),
+            lambda rho, losses: shares_and_removal(rho, k - 1, losses),
             groups.sort(ratios),
             pad(losses, (1, 0)),
             k=k,
         )
         shares, lost = shares[..., 1:] * (k / n), lost * (k / n)
-    return groups.restore((sum_below(pad_last(wins * shares)) - lost) / (n - k))
+    return groups.restore((sum_below(wins * shares) - lost) / (n - k))
 
 
 def _first_order_shares(rho: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,10 +143,9 @@ def _checked(
     checked = checked_rewards(rewards, k)
     if order is None:
         order = Order.NONE if ratios is None else Order.EXACT
-    if order not in tuple(Order):
-        raise ValueError(f"order must be one of {', '.join(Order)}, got {order!r}")
+    order = Order.named(order, "order")
     if ratios is None:
-        if order != Order.NONE:
-            raise ValueError(f"order {str(order)!r} needs ratios")
+        if order is not Order.NONE:
+            raise ValueError(f"order {order.value!r} needs ratios")
         return checked, k, None, Order.NONE
-    return checked, k, checked_ratios(ratios, rewards), Order(order)
+    return checked, k, checked_ratios(ratios, rewards), order

@@ -1,68 +1,82 @@
 """What every objective asks of its arguments, decided once.
 
-Rewards are converted to float64 here and results go back to the caller's type in :func:`as_given`; everything between
-works on float64. Weights are constants of the loss, so both are detached.
+Arguments are converted to float64, results go back to the caller's type; everything between works on float64. Weights
+are constants of a loss, so arguments are detached.
 """
 
 from __future__ import annotations
 
+from math import inf, isfinite
 from numbers import Integral
 
 import torch
 from torch import Tensor
+
+SMALLEST_RATIO = torch.finfo(torch.float32).tiny
 
 
 def checked_rewards(rewards: Tensor, k: int, name: str = "rewards") -> Tensor:
     """Return ``rewards`` as detached float64 of shape (..., n), n >= 1.
 
     Raises:
-        ValueError: not a real tensor, no last dimension, a value that is not finite, or k outside 1..n.
+        ValueError: not a real tensor, no completion along the last dimension, a value that is not finite, or k that is
+            no integer in 1..n.
     """
     _require_real_tensor(rewards, name)
     if rewards.dim() == 0 or rewards.shape[-1] == 0:
         raise ValueError(f"{name} needs a last dimension of at least one completion, got shape {tuple(rewards.shape)}")
-    n = rewards.shape[-1]
     if isinstance(k, bool) or not isinstance(k, Integral):
         raise ValueError(f"k must be an integer, got {k!r}")
+    n = rewards.shape[-1]
     if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and the group size n={n}, got k={k}")
-    _require(torch.isfinite(rewards), rewards, name, "must be finite")
-    return rewards.detach().double()
+        raise ValueError(f"k must be between 1 and the group size n = {n}, got k = {k}")
+    checked = rewards.detach().double()
+    lowest, highest = _range(checked)
+    if not (isfinite(lowest) and isfinite(highest)):
+        raise _first(~torch.isfinite(checked), checked, name, "must be finite")
+    return checked
 
 
 def checked_correct(correct: Tensor, k: int) -> Tensor:
     """As :func:`checked_rewards`, for values that must be 0 or 1."""
     checked = checked_rewards(correct, k, name="correct")
-    _require((checked == 0) | (checked == 1), correct, "correct", "must be 0 or 1")
+    invalid = (checked != 0) & (checked != 1)
+    if bool(invalid.any()):
+        raise _first(invalid, checked, "correct", "must be 0 or 1")
     return checked
 
 
 def checked_ratios(ratios: Tensor, rewards: Tensor) -> Tensor:
-    """Return the importance ratios as detached float64, of the shape and on the device of ``rewards``.
+    """Return the importance ratios as detached float64.
 
     Raises:
-        ValueError: not a real tensor, another shape or device, or a value that is not positive and finite.
+        ValueError: not a real tensor, another shape or device than ``rewards``, or a value not positive and finite.
     """
-    _require_like(ratios, rewards)
-    _require(torch.isfinite(ratios) & (ratios > 0), ratios, "ratios", "must be positive and finite")
-    return ratios.detach().double()
+    checked = _like(ratios, rewards)
+    lowest, highest = _range(checked)
+    if not (lowest > 0 and highest < inf):
+        raise _first(~((checked > 0) & (checked < inf)), checked, "ratios", "must be positive and finite")
+    return checked
 
 
-def clamped_ratios(ratios: Tensor, rewards: Tensor, delta_clip: float | None) -> tuple[Tensor, Tensor]:
-    """Clamp δ = ρ − 1 to [−delta_clip, delta_clip]; return the ratios and a mask of those that were moved.
+def clamped_ratios(ratios: Tensor, rewards: Tensor, delta_clip: float) -> tuple[Tensor, Tensor]:
+    """Clamp δ = ρ − 1 to [−delta_clip, delta_clip], ρ staying positive; return the ratios and which were moved.
 
-    This is the only place where ratios are clamped. The lower end stays above 0 also for delta_clip >= 1, so a ratio
-    that underflowed to 0 or overflowed to inf is brought back; without a clamp it is an error.
+    This is the only place where ratios are clamped. A ratio that under- or overflowed to 0 or inf is brought back. With
+    ``delta_clip`` inf nothing is clamped, and such a ratio is an error.
 
     Raises:
-        ValueError: as :func:`checked_ratios`; a negative or NaN ratio is an error with and without a clamp.
+        ValueError: as :func:`checked_ratios`, for what cannot be clamped; ``delta_clip`` is not positive.
     """
-    if delta_clip is None:
+    if not delta_clip > 0:
+        raise ValueError(f"delta_clip must be positive (inf for no clamp), got {delta_clip!r}")
+    if delta_clip == inf:
         return checked_ratios(ratios, rewards), torch.zeros_like(rewards, dtype=torch.bool)
-    _require_like(ratios, rewards)
-    _require(ratios >= 0, ratios, "ratios", "must be positive")
-    given = ratios.detach().double()
-    clamped = given.clamp(min=max(1 - delta_clip, torch.finfo(torch.float32).tiny), max=1 + delta_clip)
+    given = _like(ratios, rewards)
+    lowest, _ = _range(given)
+    if not lowest >= 0:
+        raise _first(~(given >= 0), given, "ratios", "must be positive")
+    clamped = given.clamp(max(1 - delta_clip, SMALLEST_RATIO), 1 + delta_clip)
     return clamped, clamped != given
 
 
@@ -70,23 +84,22 @@ def as_given(values: Tensor, like: Tensor) -> Tensor:
     """Return float64 ``values`` in the floating type of ``like`` (torch's default type for integers and booleans).
 
     Raises:
-        ValueError: a value left the range of that type, which only a product of extreme ratios does.
+        ValueError: a value is out of the range of that type, which only a product of extreme ratios is.
     """
-    dtype = like.dtype if like.dtype.is_floating_point else torch.get_default_dtype()
-    result = values.to(dtype)
-    if not bool(torch.isfinite(result).all()):
-        raise ValueError(
-            f"a product of ratios left the range of {dtype}: clamp the ratios, or use the first-order correction"
-        )
+    result = values.to(like.dtype if like.dtype.is_floating_point else torch.get_default_dtype())
+    lowest, highest = _range(result)
+    if not (isfinite(lowest) and isfinite(highest)):
+        raise ValueError(f"a product of ratios is out of the range of {result.dtype}: clamp the ratios")
     return result
 
 
-def _require_like(ratios: Tensor, rewards: Tensor) -> None:
+def _like(ratios: Tensor, rewards: Tensor) -> Tensor:
     _require_real_tensor(ratios, "ratios")
     if ratios.shape != rewards.shape:
-        raise ValueError(f"ratios must have the shape of rewards {tuple(rewards.shape)}, got {tuple(ratios.shape)}")
+        raise ValueError(f"ratios must have the shape of rewards, {tuple(rewards.shape)}, got {tuple(ratios.shape)}")
     if ratios.device != rewards.device:
-        raise ValueError(f"ratios must be on the device of rewards ({rewards.device}), got {ratios.device}")
+        raise ValueError(f"ratios must be on the device of rewards, {rewards.device}, got {ratios.device}")
+    return ratios.detach().double()
 
 
 def _require_real_tensor(value: Tensor, name: str) -> None:
@@ -96,9 +109,15 @@ def _require_real_tensor(value: Tensor, name: str) -> None:
         raise ValueError(f"{name} must be real, got {value.dtype}")
 
 
-def _require(valid: Tensor, values: Tensor, name: str, rule: str) -> None:
-    """Raise a ValueError that names the first element that breaks ``rule``."""
-    if bool(valid.all()):
-        return
-    where = (~valid).nonzero()[0].tolist()
-    raise ValueError(f"{name} {rule}: {name}{where} is {values[tuple(where)].item()}")
+def _range(values: Tensor) -> tuple[float, float]:
+    """The lowest and highest value, NaN if any is NaN: one pass over the data."""
+    if values.numel() == 0:
+        return 1.0, 1.0
+    lowest, highest = torch.stack(values.aminmax()).tolist()
+    return lowest, highest
+
+
+def _first(invalid: Tensor, values: Tensor, name: str, rule: str) -> ValueError:
+    """An error that names the first element that breaks ``rule``."""
+    where = invalid.nonzero()[0].tolist()
+    return ValueError(f"{name} {rule}: {name}{where} is {values[tuple(where)].item()}")

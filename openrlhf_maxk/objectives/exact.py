@@ -13,8 +13,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from .checks import as_given, checked_ratios, checked_rewards
+from .choices import Form
 from .columns import by_columns
-from .form import Form
 from .order import SortedGroups
 from .symmetric import shares_and_gradient
 
@@ -22,7 +22,7 @@ from .symmetric import shares_and_gradient
 def exact_weights(rewards: Tensor, ratios: Tensor, k: int, form: Form | str = Form.RATIO) -> Tensor:
     """Off-policy max@k weights, unbiased at any distance between π and μ.
 
-    * ``ratio``: A_i = ∂F/∂ρ_i = (1/C(n,k)) Σ_{I∋i} ρ(I∖i) max r(I), for Σ_i ρ_i A_i (a PPO surrogate carries ρ_i).
+    * ``ratio``: A_i = ∂F/∂ρ_i = (1/C(n,k)) Σ_{I∋i} ρ(I∖i) max r(I), for Σ_i ρ_i A_i (PPO's).
     * ``score``: g_i = ρ_i A_i, eq. 10 itself, for Σ_i g_i log π(y_i|x).
 
     Σ_i ρ_i A_i = k F. O(n·k) time a group; memory linear in n.
@@ -39,7 +39,7 @@ def exact_weights(rewards: Tensor, ratios: Tensor, k: int, form: Form | str = Fo
     Raises:
         ValueError: see :mod:`~openrlhf_maxk.objectives.checks`, or an unknown ``form``.
     """
-    form = Form.named(form)
+    form = Form.named(form, "form")
     checked = checked_rewards(rewards, k)
     return as_given(exact(checked, checked_ratios(ratios, rewards), k, form), rewards)
 
@@ -48,7 +48,7 @@ def exact(rewards: Tensor, ratios: Tensor, k: int, form: Form) -> Tensor:
     """:func:`exact_weights` of checked arguments."""
     groups = SortedGroups.of(rewards)
     rho = groups.sort(ratios)
-    (weights,) = by_columns(lambda *columns: (_derivative(*columns, k),), groups.rewards, rho, k=k)
+    (weights,) = by_columns(lambda r, rho: (_derivative(r, rho, k),), groups.rewards, rho, k=k)
     return groups.restore(rho * weights if form is Form.SCORE else weights)
 
 

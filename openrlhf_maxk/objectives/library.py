@@ -1,7 +1,7 @@
 """The objectives that come with the package. Each is for a loss that averages over the n completions of a group.
 
-In formulas, mean and std are over the group; std has n − 1 in its denominator and 1e-9 added, as in OpenRLHF. A group of
-equal rewards gets 0 everywhere, but for ``offpolicy_bon_paper`` and for ``offpolicy_bon`` without a baseline, as said there.
+In formulas, mean and std are over the group; std divides by n − 1 and has 1e-9 added, as in OpenRLHF. A group of equal
+rewards gets 0 everywhere; ``offpolicy_bon_paper`` and ``offpolicy_bon`` without a baseline differ, as said there.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .baselines import Order, contrast, gain
+from .baselines import contrast, gain
+from .choices import Baseline, Form, Order
 from .exact import exact
 from .first_order import first_order
-from .form import Form
 from .on_policy import transformed_rewards
-from .registry import Baseline, ObjectiveOptions, register
+from .registry import ObjectiveOptions, register
 
 
 @register("grpo")
@@ -48,7 +48,9 @@ def bon_max_mean(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOpti
 
 @register("bon_max_second")
 def bon_max_second(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions) -> Tensor:
-    """BoN-max second (Tang et al. 2025, arXiv:2503.19595): A_i = r_i − (largest reward below max r) where r_i = max r, else 0.
+    """BoN-max second (Tang et al. 2025, arXiv:2503.19595): A_i = r_i − r_second where r_i = max r, else 0.
+
+    r_second is the largest reward below max r, whatever the number of best completions.
 
     Assumes k = n: only the best of the whole group counts. k has no part in it.
     """
@@ -80,9 +82,9 @@ def bon_mean(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions)
 def offpolicy_bon_paper(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions) -> Tensor:
     """Off-policy BoN as arXiv:2510.23393 describes it: the z-score of w′r (section 3.3), used as GRPO's advantage.
 
-    Assumes ratios near 1. Kept as it is, for comparison: w′ carries the completion's own ratio already, so in a PPO loss
-    that ratio counts twice; the z-score bends the direction; a group of equal rewards gets advantages that come from
-    its ratios alone. ``offpolicy_bon`` has none of the three.
+    Assumes ratios near 1. Kept as it is, for comparison: w′ carries the completion's own ratio already, so in a PPO
+    loss that ratio counts twice; the z-score bends the direction; a group of equal rewards gets advantages that come
+    from its ratios alone. ``offpolicy_bon`` has none of the three.
     """
     return _z_score(first_order(rewards, ratios, k, Form.SCORE))
 
@@ -91,7 +93,7 @@ def offpolicy_bon_paper(rewards: Tensor, k: int, ratios: Tensor, options: Object
 def offpolicy_bon(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions) -> Tensor:
     """Off-policy max@k: A_i = n · (1/C(n,k)) Σ_{I∋i} ρ(I∖i) (max r(I) − baseline), eq. 10 in ratio form.
 
-    With the exact correction the expected gradient is that of max@k at any distance between π and μ, with each baseline:
+    With the exact correction the expected gradient is that of max@k at any distance between π and μ, with any baseline:
 
     * ``marginal``: max r(I∖i), LOO-1. Never negative.
     * ``leave_one_out``: the mean of max r(I∖i+l) over the others l, LOO(k). Sums to 0. A group of just k completions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .checks import as_given, checked_rewards
-from .order import SortedGroups, pad_last, subset_shares, sum_below
+from .order import SortedGroups, subset_shares, sum_below
 
 
 def on_policy_weights(rewards: Tensor, k: int) -> Tensor:
@@ -34,4 +34,4 @@ def transformed_rewards(rewards: Tensor, k: int) -> Tensor:
     n, device = rewards.shape[-1], rewards.device
     best, best_of_pair = subset_shares(n, k, 1, device), subset_shares(n, k, 2, device)
     lowest = best[0] * groups.rewards[..., :1] + (groups.rewards[..., 1:] @ best_of_pair[1:]).unsqueeze(-1)
-    return groups.restore(lowest + sum_below(pad_last(best[:-1] * groups.gaps)))
+    return groups.restore(sum_below(best[:-1] * groups.gaps).add_(lowest))

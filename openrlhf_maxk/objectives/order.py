@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +56,13 @@ def subset_shares(n: int, k: int, fixed: int, device: torch.device) -> Tensor:
     return shares
 
 
-def sum_below(values: Tensor) -> Tensor:
-    """Σ_{t<i} values_t for every i, along the last dimension; same shape."""
-    return pad(values[..., :-1].cumsum(-1), (1, 0))
+def sum_below(steps: Tensor) -> Tensor:
+    """Σ_{t<i} steps_t for i = 1..n, where step t = 1..n−1 leads from rank t to t + 1: (..., n−1) -> (..., n)."""
+    sums = steps.new_zeros(*steps.shape[:-1], steps.shape[-1] + 1)
+    torch.cumsum(steps, -1, out=sums[..., 1:])
+    return sums
 
 
-def sum_from(values: Tensor) -> Tensor:
-    """Σ_{t>=i} values_t for every i, along the last dimension; same shape. Summed from the far end, never subtracted."""
-    return values.flip(-1).cumsum(-1).flip(-1)
-
-
-def sum_above(values: Tensor) -> Tensor:
-    """Σ_{t>i} values_t for every i, along the last dimension; same shape."""
-    return pad_last(sum_from(values[..., 1:]))
-
-
-def pad_last(values: Tensor) -> Tensor:
-    """(..., n − 1) -> (..., n), a zero at the end."""
-    return pad(values, (0, 1))
+def sum_above(steps: Tensor) -> Tensor:
+    """Σ_{t>=i} steps_t for i = 1..n: (..., n−1) -> (..., n). Summed from the far end, nothing is subtracted."""
+    return sum_below(steps.flip(-1)).flip(-1)

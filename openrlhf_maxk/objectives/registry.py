@@ -1,59 +1,52 @@
-"""Objectives by name: what turns a group's rewards and ratios into advantages."""
+"""Objectives by name: what turns the rewards and ratios of whole groups into advantages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
-from .baselines import Order
 from .checks import as_given, checked_rewards, clamped_ratios
-from .form import Form
-
-
-class Baseline(StrEnum):
-    """What ``offpolicy_bon`` subtracts."""
-
-    MARGINAL = "marginal"  # LOO-1: the subset without the completion; never negative
-    LEAVE_ONE_OUT = "leave_one_out"  # LOO(k): the subset with another in its place; sums to zero
-    NONE = "none"  # nothing
+from .choices import Baseline, Form, Order
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveOptions:
-    """Options of all objectives; one that has no use for an option ignores it. Plain strings are accepted."""
+    """The choices that a formula may look at.
 
-    correction: Order = Order.EXACT  # offpolicy_bon: how the others' ratios enter the weights
-    baseline: Baseline = Baseline.MARGINAL  # offpolicy_bon
-    delta_clip: float | None = None  # δ = ρ − 1 is clamped to [−delta_clip, delta_clip]; None: not at all
+    Attributes:
+        correction: how the other completions' ratios enter the weights.
+        baseline: what is subtracted.
+    """
 
-    def __post_init__(self) -> None:
-        for name, choices in (("correction", Order), ("baseline", Baseline)):
-            value = getattr(self, name)
-            if value not in tuple(choices):
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-            object.__setattr__(self, name, choices(value))
-        if self.delta_clip is not None and not self.delta_clip > 0:
-            raise ValueError(f"delta_clip must be positive, or None for no clamp, got {self.delta_clip!r}")
+    correction: Order
+    baseline: Baseline
 
 
 @dataclass(frozen=True, slots=True)
 class Advantages:
-    """What an objective gives for groups of shape (..., n). No gradient flows through any of it."""
+    """What an objective makes of groups of shape (..., n). No gradient flows through any of it.
 
-    values: Tensor  # (..., n), for the loss that averages over completions; in the floating type of the rewards
-    ratios: Tensor  # (..., n), float64: the ratios as used, after clamping
-    clamped: Tensor  # (..., n), bool: which ratios were moved by delta_clip
-    form: Form  # the surrogate that ``values`` are for
+    Attributes:
+        values: (..., n), in the floating type of the rewards, for a loss that averages over completions.
+        ratios: (..., n) float64, as they were used: after clamping, 1 where none were given.
+        clamped: (..., n) bool, which ratios were moved by the clamp.
+        form: the surrogate that ``values`` are for.
+    """
+
+    values: Tensor
+    ratios: Tensor
+    clamped: Tensor
+    form: Form
 
     def for_score_loss(self) -> Tensor:
-        """Weights g for a loss of the form −mean_i log π(y_i|x) · g_i, (..., n).
+        """Weights g, (..., n), for the loss −mean_i log π(y_i|x) · g_i.
 
-        g_i = ρ_i A_i has the gradient that the ratio surrogate ρ_i A_i has without its clipping; ``values`` that are in
-        score form already carry ρ_i and are returned as they are.
+        Advantages in ratio form get their own ρ_i: g_i = ρ_i A_i has the gradient of the surrogate ρ_i A_i, unclipped.
+        Those in score form (``offpolicy_bon_paper``) carry it already and are returned as they are.
         """
         if self.form is Form.SCORE:
             return self.values
@@ -65,15 +58,21 @@ Formula = Callable[[Tensor, int, Tensor, ObjectiveOptions], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A named objective. Calling it checks the arguments and clamps the ratios, then applies the formula."""
+    """A named objective: the checks and the clamp that all share, then a formula.
+
+    Attributes:
+        name: what users ask for.
+        formula: (rewards, k, ratios, options) -> advantages, on checked float64 tensors of shape (..., n).
+        form: the surrogate that the advantages are for.
+    """
 
     name: str
     formula: Formula
-    form: Form = Form.RATIO
+    form: Form
 
     @property
     def description(self) -> str:
-        """The docstring of the formula: paper, assumption, formula."""
+        """The formula's docstring: paper, assumption, formula."""
         return (self.formula.__doc__ or "").strip()
 
     def __call__(
@@ -81,29 +80,30 @@ class Objective:
         rewards: Tensor,
         k: int,
         ratios: Tensor | None = None,
-        options: ObjectiveOptions = ObjectiveOptions(),  # noqa: B008
+        *,
+        correction: Order | str = Order.EXACT,
+        baseline: Baseline | str = Baseline.MARGINAL,
+        delta_clip: float = inf,
     ) -> Advantages:
         """Advantages of whole groups.
 
         Args:
             rewards: (..., n), any order, finite.
-            k: 1..n, how many samples will be drawn when the policy is used.
-            ratios: (..., n), ρ_i = π(y_i|x)/μ(y_i|x) of whole completions, positive; None where the samples are
-                on-policy, ρ = 1.
-            options: see :class:`ObjectiveOptions`.
+            k: 1..n, how many samples the policy is trained to be the best of.
+            ratios: (..., n), ρ_i = π(y_i|x)/μ(y_i|x) of whole completions; μ sampled them. None: π is μ, every ρ is 1.
+            correction, baseline: for objectives that have the choice; see :class:`ObjectiveOptions`.
+            delta_clip: ratios are clamped to 1 ± this, and kept positive. inf: not at all.
 
         Raises:
-            ValueError: see :mod:`~openrlhf_maxk.objectives.checks`.
+            ValueError: see :mod:`~openrlhf_maxk.objectives.checks`; an unknown ``correction`` or ``baseline``.
         """
+        options = ObjectiveOptions(Order.named(correction, "correction"), Baseline.named(baseline, "baseline"))
         checked = checked_rewards(rewards, k)
-        used, clamped = clamped_ratios(
-            torch.ones_like(checked) if ratios is None else ratios, checked, options.delta_clip
-        )
+        given = torch.ones_like(checked) if ratios is None else ratios
+        used, clamped = clamped_ratios(given, checked, delta_clip)
         values = self.formula(checked, k, used, options)
-        if values.shape != rewards.shape:
-            raise ValueError(
-                f"objective {self.name!r} returned shape {tuple(values.shape)} for rewards of shape {tuple(rewards.shape)}"
-            )
+        if values.shape != checked.shape:
+            raise ValueError(f"objective {self.name!r} made {tuple(values.shape)} of rewards {tuple(checked.shape)}")
         return Advantages(as_given(values.detach(), rewards), used, clamped, self.form)
 
 
@@ -111,19 +111,19 @@ _OBJECTIVES: dict[str, Objective] = {}
 
 
 def register(name: str, form: Form | str = Form.RATIO) -> Callable[[Formula], Objective]:
-    """Decorator: make ``formula(rewards, k, ratios, options) -> advantages`` an objective that can be asked for by name.
+    """Decorator: make ``formula(rewards, k, ratios, options) -> advantages`` an objective of this name.
 
-    The formula gets checked float64 tensors of shape (..., n), the ratios clamped, and returns advantages of that
-    shape for a loss that averages over completions. ``form`` says which surrogate they are for.
+    The formula gets checked float64 tensors of shape (..., n), the ratios clamped, and returns advantages of that shape
+    for a loss that averages over completions. ``form`` says which surrogate they are for.
 
     Raises:
-        ValueError: the name is taken, or there is no such form.
+        ValueError: the name is taken; an unknown ``form``.
     """
-    form = Form.named(form)
+    form = Form.named(form, "form")
 
     def add(formula: Formula) -> Objective:
         if name in _OBJECTIVES:
-            raise ValueError(f"an objective named {name!r} is registered already")
+            raise ValueError(f"there is an objective named {name!r} already")
         _OBJECTIVES[name] = Objective(name, formula, form)
         return _OBJECTIVES[name]
 
@@ -142,5 +142,5 @@ def get_objective(name: str) -> Objective:
 
 
 def objective_names() -> tuple[str, ...]:
-    """Names of all registered objectives, sorted."""
+    """The names of all registered objectives, sorted."""
     return tuple(sorted(_OBJECTIVES))
