@@ -1,7 +1,7 @@
 """OpenRLHF's own command line, from its installed source: the parser to extend and the job to start.
 
-Upstream builds its parser under ``if __name__ == "__main__"``. The statements up to ``parse_args`` are taken from there,
-so that options can be checked before anything heavy is imported; the job itself is upstream's file, run as it is.
+Upstream builds its parser under ``if __name__ == "__main__"``. The statements up to ``parse_args`` are taken from
+there, so that options can be checked before anything heavy is imported; the job itself is upstream's file, run as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def upstream_parser() -> argparse.ArgumentParser:
 def run_upstream(arguments: argparse.Namespace) -> None:
     """Run OpenRLHF's ``train_ppo_ray`` as a script, with ``arguments`` (flat, dotted names) as what it parses."""
     # Upstream changes the lists it is given.
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", lambda self: copy.deepcopy(arguments)):
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", return_value=copy.deepcopy(arguments)):
         runpy.run_module(MODULE, run_name="__main__")
 
 

@@ -18,9 +18,15 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
+
+if TYPE_CHECKING:
+    Upstream = Any
+else:
+    Upstream = object
+"""The base of a mixin that extends an upstream class: to type checkers, whatever upstream's class is."""
 
 EXTEND = "extend"  # a new class: our mixin in front of the upstream class
 WRAP = "wrap"  # what our function makes of the upstream object
@@ -258,7 +264,7 @@ def _applier(seam: Seam) -> Callable[[Any], None]:
 
 
 def _extend(upstream: Any, mixin: type) -> Any:
-    """A subclass of ``mixin`` and ``upstream`` that keeps upstream's name, and stays a Ray actor class if it was one."""
+    """A subclass of ``mixin`` and ``upstream`` with upstream's name, and a Ray actor class again if it was one."""
     metadata = getattr(upstream, "__ray_metadata__", None)
     base = upstream if metadata is None else metadata.modified_class
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": mixin.__doc__}
@@ -276,7 +282,9 @@ def main() -> None:
         state = {source: fingerprint(source) == expected for source, expected in seam.sources}
         print(f"{seam.target}{'  [cpu]' if seam.cpu else ''}\n    {seam.how} by {seam.by}\n    {seam.why}")
         for source, expected in seam.sources:
-            print(f"    {'ok     ' if state[source] else 'CHANGED'} {source} {fingerprint(source)} (expected {expected})")
+            print(
+                f"    {'ok     ' if state[source] else 'CHANGED'} {source} {fingerprint(source)} (expected {expected})"
+            )
 
 
 if __name__ == "__main__":

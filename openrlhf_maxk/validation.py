@@ -56,8 +56,7 @@ def _groups(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         )
     if micro < 1 or batch % (ranks * max(micro, 1)):
         yield (
-            f"--train.batch_size {batch} is not a multiple of {ranks} learner ranks × "
-            f"--train.micro_batch_size {micro}"
+            f"--train.batch_size {batch} is not a multiple of {ranks} learner ranks × --train.micro_batch_size {micro}"
         )
     if args.rollout.batch_size * n % batch:
         yield (
@@ -88,7 +87,7 @@ def _unsupported(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     if args.ds.tensor_parallel_size > 1:
         yield "--ds.tensor_parallel_size above 1 is not tested with whole groups yet: use --ds.zero_stage 3"
     if args.ds.lora.rank > 0:
-        yield "--ds.lora.rank: OpenRLHF syncs LoRA's own parameter names to vLLM, which knows none of them; leave it out"
+        yield "--ds.lora.rank: OpenRLHF sends vLLM LoRA's own parameter names, which it does not know; leave it out"
     if args.data.max_images_per_prompt > 0:
         yield "--data.max_images_per_prompt: groups of images are not supported"
     if args.algo.advantage.gamma != 1:
@@ -97,8 +96,7 @@ def _unsupported(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         yield "--vllm.num_engines must be at least 1: rollouts are made by vLLM"
     if maxk.behaviour == "rollout" and args.algo.advantage.is_correction_level != "off":
         yield (
-            "--maxk.behaviour rollout and --algo.advantage.is_correction_level correct the same mismatch: "
-            "choose one"
+            "--maxk.behaviour rollout and --algo.advantage.is_correction_level correct the same mismatch: choose one"
         )
     if args.actor.policy_loss_type != "ppo" and maxk.loss == "ppo":
         yield f"--actor.policy_loss_type {args.actor.policy_loss_type}: only ppo is tested with whole groups"
@@ -152,7 +150,7 @@ def _model(name: str) -> Iterator[str]:
 def _data(path: str, args: Any) -> Iterator[str]:
     """The first record of a JSON lines file must have the fields that the options name; every line must be a record."""
     if not path.endswith((".jsonl", ".json")):
-        if _is_local(path) and not os.path.exists(path) or path.count("/") > 1 and not os.path.exists(path):
+        if (_is_local(path) and not os.path.exists(path)) or (path.count("/") > 1 and not os.path.exists(path)):
             yield f"data {path} does not exist"
         return
     file = Path(path)

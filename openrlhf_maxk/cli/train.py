@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -80,10 +81,18 @@ def start_ray(args: Any, verbose: bool) -> None:
         resources = {"num_gpus": slots, "num_cpus": max(slots + 2, len(os.sched_getaffinity(0)))}
     ray.init(
         log_to_driver=verbose,
-        logging_level="warning",
+        logging_level=logging.WARNING,
         include_dashboard=False if not joins_cluster else None,
         **resources,
     )
+
+
+def ray_logs() -> str:
+    """Where the logs of this run's actors are."""
+    import ray
+
+    node = ray._private.worker.global_worker.node
+    return node.get_logs_dir_path() if node is not None else "on the cluster's nodes"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,8 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_upstream(flat)
     except ray.exceptions.RayError as error:
         follower.close()
-        logs = ray.nodes() and ray._private.worker.global_worker.node.get_logs_dir_path()
-        sys.exit(f"error: the run failed\n{error}\nLogs of all actors: {logs}")
+        sys.exit(f"error: the run failed\n{error}\nLogs of all actors: {ray_logs()}")
     finally:
         follower.close()
         ray.shutdown()

@@ -26,5 +26,6 @@ def gather_and_pad_tensor(*args: Any, **kwargs: Any) -> NoReturn:
 
 def _refuse() -> NoReturn:
     raise RuntimeError(
-        "packing and ring attention need flash-attn, which needs CUDA: drop --ds.packing_samples and --ds.ring_attn_size"
+        "packing and ring attention need flash-attn, which needs CUDA: "
+        "leave out --ds.packing_samples and --ds.ring_attn_size"
     )

@@ -16,7 +16,7 @@ class GlooGroup:
 
     def __init__(self, host: str, port: int, rank: int, world_size: int) -> None:
         store = torch.distributed.TCPStore(host, port, world_size, is_master=rank == 0, timeout=TIMEOUT)
-        self._group = torch.distributed.ProcessGroupGloo(store, rank, world_size, TIMEOUT)
+        self._group: Any = torch.distributed.ProcessGroupGloo(store, rank, world_size, TIMEOUT)
 
     def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
         """Send ``tensor`` (contiguous) from rank ``src`` to all ranks, in place."""
@@ -50,5 +50,5 @@ class CPUWorkerWrap(WorkerWrap):
         self._weight_group.broadcast(weight, src=0)
         self._weights[name] = weight
         if empty_cache:
-            self.reload_weights(weights_iterator=iter(self._weights.items()))  # type: ignore[attr-defined]
+            self.reload_weights(weights_iterator=iter(self._weights.items()))
             self._weights = {}

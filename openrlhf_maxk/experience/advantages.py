@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 
 from openrlhf_maxk.experience.group import FILLER
-from openrlhf_maxk.objectives import Baseline, Form, ObjectiveOptions, Order, get_objective
+from openrlhf_maxk.objectives import Form, get_objective
 from openrlhf_maxk.options import MaxKOptions
 
 
@@ -56,11 +55,6 @@ def group_advantages(
         options: objective, correction, baseline and clamping.
     """
     objective = get_objective(options.objective)
-    chosen = ObjectiveOptions(
-        correction=Order(options.correction),
-        baseline=Baseline(options.baseline),
-        delta_clip=None if math.isinf(options.delta_clip) else options.delta_clip,
-    )
     real = torch.nonzero(groups != FILLER).squeeze(-1)
     order = real[torch.argsort(groups[real], stable=True)]
     _, sizes = torch.unique_consecutive(groups[order], return_counts=True)
@@ -75,7 +69,14 @@ def group_advantages(
     for size, k in torch.unique(kinds, dim=0).tolist():
         of_kind = starts[(kinds[:, 0] == size) & (kinds[:, 1] == k)]
         rows = order[of_kind[:, None] + torch.arange(size, device=groups.device)]
-        result = objective(rewards[rows], k, None if raw is None else raw[rows], chosen)
+        result = objective(
+            rewards[rows],
+            k,
+            None if raw is None else raw[rows],
+            correction=options.correction,
+            baseline=options.baseline,
+            delta_clip=options.delta_clip,
+        )
         values[rows] = result.values.float()
         if raw is not None:
             if result.form is Form.RATIO:

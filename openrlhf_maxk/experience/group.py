@@ -92,8 +92,8 @@ def groups_of(rollouts: Sequence[Group] | Sequence[Experience], n: int) -> list[
         ValueError: if the flat list does not consist of whole groups of n samples of one prompt.
     """
     if not rollouts or isinstance(rollouts[0], Group):
-        return list(rollouts)  # type: ignore[arg-type]
-    samples: list[Experience] = list(rollouts)  # type: ignore[arg-type]
+        return list(rollouts)
+    samples: list[Experience] = list(rollouts)
     if len(samples) % n:
         raise ValueError(f"{len(samples)} rollout samples are not whole groups of --rollout.n_samples_per_prompt {n}")
     groups = [Group(i, samples[i * n : (i + 1) * n]) for i in range(len(samples) // n)]

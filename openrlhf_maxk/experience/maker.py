@@ -15,9 +15,10 @@ from openrlhf_maxk.experience.group import SEQUENCE_ADVANTAGE, Group, K, group_i
 from openrlhf_maxk.experience.metrics import rollout_metrics
 from openrlhf_maxk.experience.sharding import forward_batches, shard
 from openrlhf_maxk.options import options_of
+from openrlhf_maxk.seams import Upstream
 
 
-class GroupExperience:
+class GroupExperience(Upstream):
     """In front of OpenRLHF's ``RemoteExperienceMaker``.
 
     ``make_experience_batch`` takes groups (or upstream's flat list of samples, n a prompt) and returns upstream's list
@@ -32,12 +33,12 @@ class GroupExperience:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.args.algo.advantage.estimator == "gae":  # type: ignore[has-type]
+        if self.args.algo.advantage.estimator == "gae":
             raise ValueError(
                 "max@k objectives replace --algo.advantage.estimator and train no critic: "
                 "set it to group_norm instead of gae"
             )
-        self.maxk = options_of(self.args)  # type: ignore[has-type]
+        self.maxk = options_of(self.args)
         self.progress = 0.0
         self.metrics: dict[str, float] = {}
 
@@ -55,7 +56,7 @@ class GroupExperience:
                 member.info[K] = torch.tensor([self.k])
         ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
         batches = forward_batches(shard(groups, ranks), args.rollout.micro_batch_size)
-        pad = self.tokenizer.pad_token_id  # type: ignore[attr-defined]
+        pad = self.tokenizer.pad_token_id
         return [Experience.concat_experiences(batch, pad) for rank in batches for batch in rank]
 
     @torch.no_grad()
@@ -80,14 +81,16 @@ class GroupExperience:
             )
         values = group_advantages(groups, rewards, log_ratios, ks, self.maxk).values
 
-        for experience, value, reward in zip(
-            experiences, values.split(lengths), rewards.split(lengths), strict=True
-        ):
+        for experience, value, reward in zip(experiences, values.split(lengths), rewards.split(lengths), strict=True):
             experience.rewards = reward
             per_token = compute_reward(
-                value, self.kl_ctl.value, experience.kl, action_mask=experience.action_mask, reward_clip_range=None  # type: ignore[attr-defined]
+                value,
+                self.kl_ctl.value,
+                experience.kl,
+                action_mask=experience.action_mask,
+                reward_clip_range=None,
             )
-            experience.returns = self.get_cumulative_returns(per_token, experience.action_mask, 1.0)  # type: ignore[attr-defined]
+            experience.returns = self.get_cumulative_returns(per_token, experience.action_mask, 1.0)
             experience.advantages = experience.returns.clone()
             experience.info["return"] = per_token.sum(dim=-1)
             experience.info[SEQUENCE_ADVANTAGE] = value

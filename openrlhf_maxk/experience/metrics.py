@@ -41,8 +41,8 @@ def rollout_metrics(experiences: Sequence[Experience]) -> dict[str, float]:
     """The metrics of one step's experience, fillers left out.
 
     ``policy_entropy`` is the mean of −log π over the sampled tokens: an unbiased estimate of the policy's token entropy
-    at the sampling temperature with top-p 1, at no cost. ``sampler_mismatch`` is the mean difference, over those tokens,
-    between the learner's log-probs and vLLM's own, where vLLM was asked for them.
+    at the sampling temperature with top-p 1, at no cost. ``sampler_mismatch`` is the mean difference, over those
+    tokens, between the learner's log-probs and vLLM's own, where vLLM was asked for them.
     """
     rewards: dict[int, list[float]] = defaultdict(list)
     texts: dict[int, set[tuple[int, ...]]] = defaultdict(set)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from copy import copy
+from itertools import pairwise
 from typing import Protocol, TypeVar
 
 import torch
@@ -48,7 +49,7 @@ def even_chunks(items: Sequence[Item], count: int) -> list[list[Item]]:
     """Cut ``items`` into ``count`` consecutive chunks whose lengths differ by at most one (some may be empty)."""
     size, larger = divmod(len(items), count)
     starts = [i * size + min(i, larger) for i in range(count + 1)]
-    return [list(items[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    return [list(items[a:b]) for a, b in pairwise(starts)]
 
 
 def forward_batches(shards: Sequence[Sequence[Group]], rows: int) -> list[list[list[Experience]]]:

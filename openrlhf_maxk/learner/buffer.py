@@ -81,4 +81,3 @@ def optimizer_steps(
 def count_steps(groups: int, samples_per_step: int, group_size: int) -> int:
     """The optimizer steps that ``groups`` groups of one rank make, with ``samples_per_step`` of its samples in each."""
     return max(1, -(-groups // (samples_per_step // group_size)))
-

@@ -9,51 +9,52 @@ from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.console import Console
 from openrlhf_maxk.options import options_of
+from openrlhf_maxk.seams import Upstream
 
 logger = init_logger(__name__)
 
 
-class GroupController:
+class GroupController(Upstream):
     """In front of OpenRLHF's ``PPOTrainer`` (the single controller of a run)."""
 
     def __init__(self, pretrain: str, strategy: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(pretrain, strategy, *args, **kwargs)
-        arguments = self.args  # type: ignore[has-type]
+        arguments = self.args
         self.maxk = options_of(arguments)
-        prompts = len(self.prompts_dataloader)  # type: ignore[attr-defined]
+        prompts = len(self.prompts_dataloader)
         self.total_steps = max(1, prompts // arguments.rollout.batch_size * arguments.train.num_episodes)
         self.console = Console.of(arguments)
 
     def fit(self, global_step: int = 0) -> None:
         """Run the training; whoever follows the console hears of its start and of every step."""
         self.console.send("start", total=self.total_steps)
-        super().fit(global_step)  # type: ignore[misc]
+        super().fit(global_step)
 
     def init_checkpoint_states(self) -> dict[str, Any]:
         """As upstream; k starts from where a resumed run was."""
-        states = super().init_checkpoint_states()  # type: ignore[misc]
+        states = super().init_checkpoint_states()
         self._set_progress(states["global_step"])
         self.console.send("resume", step=states["global_step"])
         return states
 
     def train_step(self, rollout_samples: Any, global_step: int) -> tuple[dict[str, Any], int]:
         """One step, with k as the schedule says for it."""
-        status, global_step = super().train_step(rollout_samples, global_step)  # type: ignore[misc]
+        status, global_step = super().train_step(rollout_samples, global_step)
         self._set_progress(global_step)
         return status, global_step
 
     def _set_progress(self, global_step: int) -> None:
-        maker = self.experience_maker  # type: ignore[attr-defined]
+        maker = self.experience_maker
         maker.progress = global_step / max(self.total_steps - 1, 1)
-        self.samples_generator.k = maker.k  # type: ignore[attr-defined]
+        self.samples_generator.k = maker.k
 
     def _compute_rollout_stats(self, experiences: Any) -> dict[str, float]:
         """Upstream's statistics of the rollouts, with those of the groups."""
-        stats = super()._compute_rollout_stats(experiences)  # type: ignore[misc]
+        stats = super()._compute_rollout_stats(experiences)
         return {
             **stats,
-            **self.experience_maker.metrics,  # type: ignore[attr-defined]
-            **self.samples_generator.counts.metrics(),  # type: ignore[attr-defined]
+            **self.experience_maker.metrics,
+            **self.samples_generator.counts.metrics(),
         }
 
     def save_logs_and_checkpoints(
@@ -62,12 +63,12 @@ class GroupController:
         """As upstream, and to the console."""
         numbers = {name: value for name, value in (logs_dict or {}).items() if isinstance(value, int | float)}
         self.console.send("step", step=global_step, metrics=numbers)
-        super().save_logs_and_checkpoints(global_step, logs_dict, client_states)  # type: ignore[misc]
-        if not math.isinf(self.args.ckpt.save_steps) and global_step % self.args.ckpt.save_steps == 0:  # type: ignore[attr-defined]
+        super().save_logs_and_checkpoints(global_step, logs_dict, client_states)
+        if not math.isinf(self.args.ckpt.save_steps) and global_step % self.args.ckpt.save_steps == 0:
             self.console.send("checkpoint", step=global_step)
 
     def evaluate(self, global_step: int, **generate_kwargs: Any) -> dict[str, float]:
         """As upstream (on groups, by the unbiased estimators), and to the console."""
-        logs = super().evaluate(global_step, **generate_kwargs)  # type: ignore[misc]
+        logs = super().evaluate(global_step, **generate_kwargs)
         self.console.send("evaluation", step=global_step, metrics=logs)
         return logs

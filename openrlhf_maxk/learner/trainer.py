@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,22 +17,23 @@ from openrlhf_maxk.learner.buffer import count_steps, optimizer_steps
 from openrlhf_maxk.learner.loss import GroupPolicyLoss
 from openrlhf_maxk.learner.status import StatusMean
 from openrlhf_maxk.options import options_of
+from openrlhf_maxk.seams import Upstream
 
 
-class GroupLearner:
+class GroupLearner(Upstream):
     """In front of OpenRLHF's ``ActorPPOTrainer``: its own loop over optimizer steps, upstream's training step in it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.maxk = options_of(self.args)  # type: ignore[has-type]
-        self.actor_loss_fn = GroupPolicyLoss(self.actor_loss_fn, self.maxk)  # type: ignore[has-type]
+        self.maxk = options_of(self.args)
+        self.actor_loss_fn: GroupPolicyLoss = GroupPolicyLoss(self.actor_loss_fn, self.maxk)
         self._updates = 0  # calls of ppo_train, to shuffle differently in each
 
     def ppo_train(self, kl_ctl: float) -> dict[str, float]:
         """Train on everything in the buffer for ``--train.max_epochs`` PPO epochs; returns the mean of the metrics."""
-        args, strategy = self.args, self.strategy  # type: ignore[attr-defined]
+        args, strategy = self.args, self.strategy
         n, world = args.rollout.n_samples_per_prompt, args.actor.num_nodes * args.actor.num_gpus_per_node
-        groups = self.replay_buffer.groups()  # type: ignore[attr-defined]
+        groups = self.replay_buffer.groups()
         steps = self._agree(count_steps(len(groups), args.train.batch_size // world, n))
         whole = args.train.micro_batch_size % n == 0
         shuffle = torch.Generator().manual_seed(args.train.seed + self._updates)
@@ -41,12 +42,12 @@ class GroupLearner:
         device = torch.cuda.current_device()
         loss_fn = self.actor_loss_fn
         with tqdm(
-            total=self.max_epochs * steps,  # type: ignore[attr-defined]
+            total=self.max_epochs * steps,
             desc="PPO",
             unit="step",
             disable=not strategy.is_rank_0(),
         ) as bar:
-            for epoch in range(self.max_epochs):  # type: ignore[attr-defined]
+            for epoch in range(self.max_epochs):
                 windows = optimizer_steps(groups, steps, strategy.accumulated_gradient, whole, shuffle)
                 for index, window in enumerate(windows):
                     for batch in window:
@@ -69,7 +70,7 @@ class GroupLearner:
         loss_fn.batch, loss_fn.computed = GroupBatch.of(batch), computed
         for key in (GROUP, K, SEQUENCE_ADVANTAGE):
             del batch.info[key]
-        status = super().training_step(batch, kl_ctl, step, info)  # type: ignore[misc]
+        status = super().training_step(batch, kl_ctl, step, info)
         assert loss_fn.computed is not None
         count = float(len(batch.rewards))
         status["group_sums"] = {**loss_fn.computed.sums, "log_ratio_abs_measured": (loss_fn.drift * count, count)}
@@ -102,9 +103,7 @@ class GroupLearner:
         return parts
 
     def _log_ratios(self, batch: Experience) -> torch.Tensor:
-        log_probs = self.actor(  # type: ignore[attr-defined]
-            batch.sequences, batch.action_mask, attention_mask=batch.attention_mask
-        )
+        log_probs = self.actor(batch.sequences, batch.action_mask, attention_mask=batch.attention_mask)
         behaviour = batch.rollout_log_probs if self.maxk.behaviour == "rollout" else batch.action_log_probs
         return sequence_log_ratios(log_probs, behaviour, batch.action_mask)
 

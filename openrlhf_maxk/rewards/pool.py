@@ -50,11 +50,10 @@ class RewardPool:
 
     def __init__(self, source: list[str], problems: str | None, workers: int, cores: int, timeout: float) -> None:
         self.enabled = bool(source) and source != ["agent"]
-        self._make = lambda: (
-            ray.remote(RewardWorker)
-            .options(num_cpus=0, max_concurrency=max(2, cores), scheduling_strategy="SPREAD")
-            .remote(source, problems, cores)
-        )
+        actor: Any = ray.remote(RewardWorker)
+        self._make = lambda: actor.options(
+            num_cpus=0, max_concurrency=max(2, cores), scheduling_strategy="SPREAD"
+        ).remote(source, problems, cores)
         self._timeout = timeout
         self._workers = [self._make() for _ in range(workers)] if self.enabled else []
         self._pending: dict[Any, _Pending] = {}
@@ -102,9 +101,7 @@ class RewardPool:
                 ref = self._submit(pending.request, pending.attempts + 1)
                 pending = self._pending.pop(ref)
             except ray.exceptions.RayTaskError as error:
-                raise RewardError(
-                    f"the reward function raised on label {pending.request.label!r}:\n{error}"
-                ) from None
+                raise RewardError(f"the reward function raised on label {pending.request.label!r}:\n{error}") from None
 
     def check_progress(self, waiting: Iterable[Any], progressed: bool) -> None:
         """Raise if nothing has been scored for ``--maxk.reward_timeout`` seconds.

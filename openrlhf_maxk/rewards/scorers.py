@@ -130,7 +130,9 @@ def _number(value: Any, field: str) -> float | None:
 
 
 def _has_length(values: Any) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) or (hasattr(values, "dim") and values.dim() > 0)
+    if hasattr(values, "dim"):
+        return values.dim() > 0
+    return isinstance(values, Sequence) and not isinstance(values, str)
 
 
 def _short(value: Any) -> str:

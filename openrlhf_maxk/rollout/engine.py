@@ -11,18 +11,23 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.utils import random_uuid
 
 from openrlhf_maxk.platform import is_cpu
+from openrlhf_maxk.seams import Upstream
 
 logger = init_logger(__name__)
 
 
-class GroupRollout:
+class GroupRollout(Upstream):
     """In front of OpenRLHF's ``RolloutRayActor``: generates groups, and leaves rewards to the reward pool."""
 
-    async def __init__(self, *args: Any, remote_rm_url: Any = None, agent_func_path: str | None = None, **kwargs: Any):
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, *args: Any, remote_rm_url: Any = None, agent_func_path: str | None = None, **kwargs: Any
+    ) -> None:
         if is_cpu():
             kwargs["worker_extension_cls"] = "openrlhf_maxk.cpu.weight_sync.CPUWorkerWrap"
+        # Log-probs, where they are asked for, are those of the policy that samples: after temperature and top-p.
+        kwargs.setdefault("logprobs_mode", "processed_logprobs")
         self._has_agent = agent_func_path is not None
-        await super().__init__(*args, agent_func_path=agent_func_path, **kwargs)  # type: ignore[call-arg,misc]
+        await super().__init__(*args, agent_func_path=agent_func_path, **kwargs)
 
     async def generate_responses(
         self,
@@ -40,7 +45,7 @@ class GroupRollout:
         agent (``--train.agent_func_path``) interacts once a sample, as upstream, and brings its own rewards.
         """
         if self._has_agent:
-            return await super().generate_responses(  # type: ignore[misc]
+            return await super().generate_responses(
                 prompt, label, sampling_params, max_length, hf_tokenizer, num_samples, images
             )
         prompt_ids = hf_tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
@@ -54,13 +59,8 @@ class GroupRollout:
             logger.warning(f"a prompt of {len(prompt_ids)} tokens is cut to the last {room}, to fit --data.max_len")
             prompt_ids = prompt_ids[-room:]
 
-        output = None
-        async for output in self.llm.generate(  # type: ignore[attr-defined]
-            TokensPrompt(prompt_token_ids=prompt_ids), params, request_id=random_uuid()
-        ):
-            pass
-        if output is None:
-            return []
+        request = self.llm.generate(TokensPrompt(prompt_token_ids=prompt_ids), params, request_id=random_uuid())
+        outputs = [output async for output in request]
         return [
             {
                 "prompt": prompt,
@@ -77,7 +77,7 @@ class GroupRollout:
                 "scores": None,
                 "extra_logs": {},
             }
-            for sample in output.outputs
+            for sample in outputs[-1].outputs
             if sample.finish_reason in ("stop", "length") and sample.token_ids
         ]
 

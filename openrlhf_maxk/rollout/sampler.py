@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections.abc import Iterable
@@ -11,11 +12,13 @@ from typing import Any
 import ray
 from openrlhf.trainer.ppo_utils.samples_generator import _collect_prompt_batch
 from openrlhf.utils.logging_utils import init_logger
+from vllm import SamplingParams
 
 from openrlhf_maxk.experience.group import Group, minimum_size
 from openrlhf_maxk.options import options_of
 from openrlhf_maxk.rewards.pool import RewardPool
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.seams import Upstream
 
 logger = init_logger(__name__)
 
@@ -49,18 +52,18 @@ class TooManyLost(RuntimeError):
     """More completions were lost to failures of the machinery than ``--maxk.max_lost`` allows."""
 
 
-class GroupSampling:
+class GroupSampling(Upstream):
     """In front of OpenRLHF's ``SamplesGenerator``: its samples are :class:`~openrlhf_maxk.experience.group.Group`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.maxk = options_of(self.args)  # type: ignore[has-type]
+        self.maxk = options_of(self.args)
         self.counts = RolloutCounts()
         self._group_ids = itertools.count()
         self._tokenizer_ref: Any = None
-        self.k = self.maxk.k.at(0.0, self.args.rollout.n_samples_per_prompt)  # type: ignore[has-type]
+        self.k = self.maxk.k.at(0.0, self.args.rollout.n_samples_per_prompt)
         self._smallest = self._smallest_group
-        self.rewards = RewardPool.from_args(self.args)  # type: ignore[has-type]
+        self.rewards = RewardPool.from_args(self.args)
 
     def _smallest_group(self) -> int:
         return minimum_size(self.k)
@@ -69,7 +72,7 @@ class GroupSampling:
         """As upstream; for a metric, a group is good from one completion on."""
         self._smallest = lambda: 1
         try:
-            return super().generate_eval_samples(**generate_kwargs)  # type: ignore[misc]
+            return super().generate_eval_samples(**generate_kwargs)
         finally:
             self._smallest = self._smallest_group
 
@@ -128,14 +131,39 @@ class GroupSampling:
         return sorted(groups, key=lambda group: group.id), consumed, exhausted
 
     def _dispatch_prompts_to_vllm(self, prompts, labels, *, images=None, **generate_kwargs):
-        """As upstream, but the tokenizer travels once and not with every prompt."""
+        """Start one request a prompt, each on the engine with the fewest samples waiting; returns references."""
         if self._tokenizer_ref is None:
-            self._tokenizer_ref = ray.put(self.tokenizer)
-        tokenizer, self.tokenizer = self.tokenizer, self._tokenizer_ref
-        try:
-            return super()._dispatch_prompts_to_vllm(prompts, labels, images=images, **generate_kwargs)  # type: ignore[misc]
-        finally:
-            self.tokenizer = tokenizer
+            self._tokenizer_ref = ray.put(self.tokenizer)  # it travels once, not with every prompt
+        n = generate_kwargs.get("n_samples_per_prompt", self.args.rollout.n_samples_per_prompt)
+        wants_log_probs = self.maxk.behaviour == "rollout" or self.args.algo.advantage.is_correction_level != "off"
+        params = SamplingParams(
+            temperature=generate_kwargs.get("temperature", 1.0),
+            top_p=generate_kwargs.get("top_p", 1.0),
+            top_k=generate_kwargs.get("top_k", -1),
+            max_tokens=generate_kwargs.get("max_new_tokens"),
+            min_tokens=generate_kwargs.get("min_new_tokens", 1),
+            skip_special_tokens=generate_kwargs.get("skip_special_tokens", False),
+            logprobs=1 if wants_log_probs else None,
+        )
+        waiting = ray.get([engine.get_num_unfinished_requests.remote() for engine in self.vllm_engines])
+        engines = [(count, index) for index, count in enumerate(waiting)]
+        heapq.heapify(engines)
+        refs = []
+        for prompt, label, image in zip(prompts, labels, images or [None] * len(prompts), strict=True):
+            count, index = engines[0]
+            heapq.heapreplace(engines, (count + n, index))
+            refs.append(
+                self.vllm_engines[index].generate_responses.remote(
+                    prompt=prompt,
+                    label=label,
+                    sampling_params=params,
+                    max_length=generate_kwargs.get("max_len", 2048),
+                    hf_tokenizer=self._tokenizer_ref,
+                    num_samples=n,
+                    images=image,
+                )
+            )
+        return refs
 
     def _group(
         self,
@@ -158,7 +186,7 @@ class GroupSampling:
         if len(responses) < self._smallest():
             counts.dropped_groups += 1
             return None
-        members = [self._process_response_into_experience(response, **generate_kwargs) for response in responses]  # type: ignore[attr-defined]
+        members = [self._process_response_into_experience(response, **generate_kwargs) for response in responses]
         return Group(next(self._group_ids), members, lost)
 
     def _in_range(self, group: Group) -> bool:
