@@ -34,15 +34,13 @@ class CodeContestsOptions(PrepareOptions):
     )
     max_difficulty: int = option(3, "greatest difficulty")
     unknown_difficulty: str = option("keep", "problems of difficulty 0 (UNKNOWN)", choices=("keep", "drop"))
-    generated_tests: int = option(20, "generated tests to keep of each problem; -1: all")
+    generated_tests: int = option(20, "generated tests to keep of each problem; -1: all", least=-1)
     images: str = option("keep", "statements with a picture, which the text lacks", choices=("keep", "drop"))
     train_size: int = option(2490, "problems of the training split; 0: all that the test split leaves")
     test_size: int = option(276, "problems of the test split")
     seed: int = option(0, "of the random split and of the choice of generated tests")
 
     def __post_init__(self) -> None:
-        if self.generated_tests < -1:
-            raise ValueError(f"--generated_tests {self.generated_tests}: a number from 0 on, or -1 for all")
         if self.min_difficulty > self.max_difficulty:
             raise ValueError("--min_difficulty is above --max_difficulty: nothing would be left")
         super().__post_init__()

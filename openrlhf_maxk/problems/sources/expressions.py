@@ -13,8 +13,8 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-MAX_WORK = 1_000_000  # nodes, items and digits, in all
-MAX_ITEMS = 200_000  # of one list or text
+MAX_WORK = 200_000  # nodes, items and digits, in all
+MAX_ITEMS = 100_000  # of one list or text
 MAX_BITS = 100_000  # of one integer
 
 

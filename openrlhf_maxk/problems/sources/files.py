@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from openrlhf_maxk.problems.sources.rows import SUFFIXES
 from openrlhf_maxk.problems.sources.source import DataFile, Source, SourceError
 
+NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of ``datasets``
+SPLITS = ("train", "valid", "validation", "test", "prompt")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=[-.])")
 
 
@@ -32,7 +34,7 @@ class LocalFiles:
             raise SourceError(f"--source {self.root}: there is no such file or folder")
         base = self.root.parent if self.root.is_file() else self.root
         paths = [self.root] if self.root.is_file() else sorted(p for p in self.root.rglob("*") if p.is_file())
-        names = [p.relative_to(base).as_posix() for p in paths if p.suffix in SUFFIXES]
+        names = [name for p in paths if is_data(name := p.relative_to(base).as_posix())]
         chosen = source.select(names)
         check_shards(name for name, _ in chosen)
         return [data_file(name, base / name, split) for name, split in chosen]
@@ -77,7 +79,7 @@ class HubFiles:
                 raise
             self.revision = self._cached.revision
             return self._cached.data_files(source)
-        names = sorted(n for n in self._hashes if PurePosixPath(n).suffix in SUFFIXES)
+        names = sorted(filter(is_data, self._hashes))
         chosen = source.select(names)
         check_shards(name for name, _ in chosen)
         return [self._download(name, split) for name, split in chosen]
@@ -154,6 +156,12 @@ class HubFiles:
         )
 
 
+def is_data(name: str) -> bool:
+    """Whether a file may hold rows, by its name."""
+    path = PurePosixPath(name)
+    return path.suffix in SUFFIXES and path.name not in NOT_ROWS and not any(p.startswith(".") for p in path.parts)
+
+
 def data_file(name: str, path: Path, split: str) -> DataFile:
     """A file with its size and hash."""
     return DataFile(name, path, split, path.stat().st_size, sha256(path))
@@ -173,12 +181,13 @@ def split_files(names: Sequence[str], splits: Sequence[str], folders: Sequence[s
     Args:
         folders: where to look, best first ("" for anywhere); the first folder that has a split's files provides them.
     Returns:
-        (name, split) of every file, split by split. A lone file with a name that tells nothing is of the first split.
+        (name, split) of every file, split by split. A lone file may be of any of the splits, the first unless its name
+        tells.
     Raises:
         SourceError: if a split has no file.
     """
-    if len(names) == 1 and not any(_is_of(names[0], s) for s in ("train", "valid", "validation", "test", "prompt")):
-        return [(names[0], splits[0])]
+    if len(names) == 1 and not any(_is_of(names[0], s) for s in SPLITS if s not in splits):
+        return [(names[0], next((s for s in splits if _is_of(names[0], s)), splits[0]))]
     chosen = []
     for split in splits:
         of_split = [n for n in names if _is_of(n, split)]

@@ -143,7 +143,8 @@ class Mbpp(Source):
         )
         check_sizes(problem.tests, self.options)
         problem = replace(problem, public_tests=min(self.options.examples, len(problem.tests)))
-        lenient = replace(problem, judge=Judge(Comparison.CHECKER, checker=checker("values")))
+        fair = checker("values", problem.judge.tolerance) if cases[0].form is Form.CLOSE else checker("values")
+        lenient = replace(problem, judge=Judge(Comparison.CHECKER, checker=fair))
         fallback = lenient if problem.judge.comparison in (Comparison.TOKENS, Comparison.NUMERIC) else None
         return Candidate(problem, (reference_program(code, cases[0]),), lenient=fallback)
 

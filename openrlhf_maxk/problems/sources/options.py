@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def option(default: Any, text: str, *, choices: tuple[str, ...] = (), identity: bool = True) -> Any:
-    """A dataclass field that is a command-line option."""
-    return field(default=default, metadata={"help": text, "choices": choices, "identity": identity})
+def option(default: Any, text: str, *, choices: tuple[str, ...] = (), least: float = 0, identity: bool = True) -> Any:
+    """A dataclass field that is a command-line option; ``least`` is its smallest value, if it is a number."""
+    return field(default=default, metadata={"help": text, "choices": choices, "least": least, "identity": identity})
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PrepareOptions:
     token_limit_on: str = option("statement", "what the limit counts", choices=("statement", "prompt"))
     prompt: str = option(
         "chat",
-        "chat: messages, for --data.apply_chat_template; chat_text: rendered here; few_shot, plain: text for base models",
+        "chat: messages, for --data.apply_chat_template; chat_text: rendered; few_shot, plain: text for base models",
         choices=("chat", "chat_text", "few_shot", "plain"),
     )
     system_prompt: str = option("", "system message of chat prompts; empty: none")
@@ -76,8 +76,8 @@ class PrepareOptions:
             value, choices = getattr(self, f.name), f.metadata["choices"]
             if choices and value not in choices:
                 raise ValueError(f"--{f.name} {value}: choose one of {', '.join(choices)}")
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"--{f.name} {value} must not be negative")
+            if isinstance(value, int | float) and not value >= f.metadata["least"]:
+                raise ValueError(f"--{f.name} {value} must be at least {f.metadata['least']}")
         for name in ("references", "ngram", "chunk_rows", "time_scale", "memory_scale", "max_cpu_seconds"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} must be above 0")

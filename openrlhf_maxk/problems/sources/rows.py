@@ -15,6 +15,7 @@ from openrlhf_maxk.problems.sources.source import Rejected, Row, SourceError
 
 BATCH_ROWS = 4  # a row of tests may hold hundreds of megabytes
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
+DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)  # what reading damaged data may raise
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -71,30 +72,33 @@ class RowReader:
 
     def _parquet(self, start: int) -> Iterator[Row]:
         try:
-            file = pq.ParquetFile(self.path, memory_map=True, pre_buffer=False)
-        except (pa.ArrowException, OSError) as e:
+            with pq.ParquetFile(self.path, memory_map=True, pre_buffer=False) as file:
+                columns = self._present(file.schema_arrow.names)
+                sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+                if min(sizes, default=0) < 0 or sum(sizes) != file.metadata.num_rows:
+                    raise pa.ArrowInvalid("its parts do not have as many rows as it says")
+                first = 0  # the number of the group's first row
+                for group, size in enumerate(sizes):
+                    if first + size > start:
+                        yield from self._parquet_group(file, group, range(first, first + size), columns, start)
+                    first += size
+        except DAMAGE as e:
             raise BadFile(f"{self.path.name} is not a whole Parquet file (cut short?): {_first_line(e)}") from None
-        with file:
-            columns = self._present(file.schema_arrow.names)
-            first = 0  # the number of the group's first row
-            for group in range(file.metadata.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if first + size > start:
-                    yield from self._parquet_group(file, group, first, size, columns, start)
-                first += size
 
     def _parquet_group(
-        self, file: pq.ParquetFile, group: int, first: int, size: int, columns: list[str], start: int
+        self, file: pq.ParquetFile, group: int, rows: range, columns: list[str], start: int
     ) -> Iterator[Row]:
-        position = first
+        position = rows.start
         try:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
                 yield from self._batch(batch, position, start)
                 position += batch.num_rows
-        except (pa.ArrowException, OSError) as e:
+            if position != rows.stop:
+                raise pa.ArrowInvalid(f"{position - rows.start} rows instead of {len(rows)}")
+        except DAMAGE as e:
             if not self.skip_bad:
                 raise BadFile(f"{self.path.name}: row group {group} is damaged: {_first_line(e)}") from None
-            for index in range(max(position, start), first + size):
+            for index in range(max(position, start), rows.stop):
                 yield Row(index, Rejected("unreadable_row", f"row group {group} is damaged"))
 
     def _arrow(self, start: int) -> Iterator[Row]:
@@ -106,7 +110,7 @@ class RowReader:
                     if position + batch.num_rows > start:
                         yield from self._batch(batch.select(columns), position, start)
                     position += batch.num_rows
-        except (pa.ArrowException, OSError) as e:
+        except DAMAGE as e:
             raise BadFile(f"{self.path.name} is not a whole Arrow stream (cut short?): {_first_line(e)}") from None
 
     def _present(self, names: list[str]) -> list[str]:
@@ -122,14 +126,13 @@ class RowReader:
             yield Row(first + i, self._fields(batch.slice(i, 1)))
 
     def _fields(self, row: pa.RecordBatch) -> dict[str, Any] | Rejected:
-        if row.nbytes > self.max_row_bytes:
-            return Rejected("row_too_large", f"{row.nbytes} bytes")
         try:
+            row.validate(full=True)  # lengths and offsets that point nowhere would crash the process
+            if row.nbytes > self.max_row_bytes:
+                return Rejected("row_too_large", f"{row.nbytes} bytes")
             return row.to_pylist()[0]
-        except UnicodeDecodeError:
-            return Rejected("not_unicode")
-        except (ValueError, OverflowError, pa.ArrowException) as e:
-            return Rejected("unreadable_row", type(e).__name__)
+        except DAMAGE as e:
+            return Rejected("not_unicode" if "UTF8" in str(e) else "unreadable_row", type(e).__name__)
 
     def _json_lines(self, start: int) -> Iterator[Row]:
         with self.path.open("rb") as f:
