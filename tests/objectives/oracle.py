@@ -85,7 +85,7 @@ def others(values: Rationals, i: int) -> list[Fraction]:
 
 
 def groups(n: int, count: int, seed: int) -> tuple[list[list[Fraction]], list[list[Fraction]]]:
-    """Rewards and ratios of ``count`` groups, exact in float32: ties, negative rewards, any order; one group all equal."""
+    """Rewards and ratios of groups, exact in float32: ties, negative rewards, any order; the last group all equal."""
     source = random.Random(seed)
     rewards = [[Fraction(source.randint(-6, 6), 4) for _ in range(n)] for _ in range(count - 1)]
     ratios = [[Fraction(source.randint(1, 40), 16) for _ in range(n)] for _ in range(count)]
