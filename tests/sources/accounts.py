@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from openrlhf_maxk.problems.sources.source import Rejected
+
+
+def reason(convert: Callable[[], Any]) -> str:
+    """Why a conversion rejects its row; "" if it does not."""
+    try:
+        convert()
+    except Rejected as rejected:
+        return rejected.reason
+    return ""
 
 
 def dropped(out: Path) -> dict[int, tuple[str, str]]:

@@ -84,7 +84,8 @@ CONVERTIBLE = [
     ),
     problem(
         "Write a function to group words by length.",
-        "def by_length(words):\n    d = {}\n    for w in words:\n        d.setdefault(len(w), []).append(w)\n    return d",
+        "def by_length(words):\n    d = {}\n    for w in words:\n"
+        "        d.setdefault(len(w), []).append(w)\n    return d",
         "assert by_length(['a', 'bb', 'c']) == {2: ['bb'], 1: ['a', 'c']}",
         "assert by_length([]) == dict()",
     ),

@@ -38,6 +38,14 @@ def read(path: Path, start: int = 0, **options: Any) -> list[tuple[int, Any]]:
     return [(r.index, r.fields.reason if isinstance(r.fields, Rejected) else r.fields) for r in found]
 
 
+def attempt(path: Path, **options: Any) -> list[tuple[int, Any]] | str:
+    """The rows, or what is said about the file."""
+    try:
+        return read(path, **options)
+    except BadFile as e:
+        return str(e)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl", "json"])
 def test_reads_on_from_every_row(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path, kind)
@@ -56,10 +64,9 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, kind: str) -> None:
     cuts = sorted({len(whole) - 2, *(random.Random(0).randrange(1, len(whole) - 1) for _ in range(25))})
     for cut in cuts:
         path.write_bytes(whole[:cut])
-        try:
-            found = read(path)
-        except BadFile as e:
-            assert path.name in str(e)
+        found = attempt(path)
+        if isinstance(found, str):
+            assert path.name in found
         else:  # cut exactly between two rows of JSON lines, or in the mark at an Arrow stream's end
             assert found == rows[: len(found)]
             assert kind == "arrow" or (kind == "jsonl" and whole[cut - 1 : cut + 1].count(b"\n"))
@@ -152,10 +159,8 @@ def test_any_bytes_are_rows_or_a_named_file(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_bytes(data)
-    try:
-        assert [i for i, _ in read(path, skip_bad=skip)] == list(range(len(read(path, skip_bad=skip))))
-    except BadFile as e:
-        assert path.name in str(e)
+    found = attempt(path, skip_bad=skip)
+    assert path.name in found if isinstance(found, str) else [i for i, _ in found] == list(range(len(found)))
 
 
 @settings(max_examples=150, deadline=None)
@@ -168,7 +173,5 @@ def test_damaged_bytes_are_rows_or_a_named_file(tmp_path_factory: pytest.TempPat
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(damaged)
-    try:
-        read(path, skip_bad=data.draw(st.booleans()))
-    except BadFile as e:
-        assert path.name in str(e)
+    found = attempt(path, skip_bad=data.draw(st.booleans()))
+    assert path.name in found if isinstance(found, str) else [i for i, _ in found] == list(range(len(found)))

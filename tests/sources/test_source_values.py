@@ -43,7 +43,10 @@ def test_literals_read_back_equal(x: Any) -> None:
 
 @given(st.sets(st.text(max_size=5) | st.integers(), max_size=8))
 def test_sets_are_written_in_one_order(items: set[Any]) -> None:
-    assert literal(set(sorted(items, key=repr, reverse=True))) == literal(items)
+    other = set()
+    for item in reversed([*items]):
+        other.add(item)
+    assert literal(other) == literal(items)
 
 
 @given(VALUES)
@@ -68,6 +71,15 @@ ARITHMETIC = st.recursive(
 )
 
 
+def computes(source: str) -> bool:
+    """Whether Python finds a value."""
+    try:
+        eval(source, {"x": 7})
+    except Exception:
+        return False
+    return True
+
+
 @settings(deadline=None, max_examples=300)
 @given(ARITHMETIC)
 def test_expressions_agree_with_python(source: str) -> None:
@@ -76,8 +88,7 @@ def test_expressions_agree_with_python(source: str) -> None:
     except NotAValue as e:
         if "too large" in str(e) or "formatted" in str(e):
             return
-        with pytest.raises(Exception):  # noqa: B017  whatever Python says against it
-            eval(source, {"x": 7})
+        assert not computes(source)
         return
     theirs = eval(source, {"x": 7})
     assert type(ours) is type(theirs)

@@ -59,7 +59,7 @@ class PrepareOptions:
     decontaminate_against: str = option(
         "all", "of those folders: every problem their source has, or those kept", choices=("all", "kept")
     )
-    within: str = option("exact", "repeated problems of the data set itself", choices=("keep", "exact", "near"))
+    within: str = option("keep", "repeated problems of the data set itself", choices=("keep", "exact", "near"))
     overlap: float = option(0.5, "share of common n-grams from which two statements are near-duplicates; 0: never")
     ngram: int = option(8, "words of an n-gram")
 
