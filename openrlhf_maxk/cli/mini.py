@@ -1,47 +1,71 @@
-"""``python -m openrlhf_maxk.cli.mini --out DIR``: the embedded benchmark and its base model."""
+"""Make the embedded benchmark and its base model: ``python -m openrlhf_maxk.cli.mini --out DIR``.
+
+What DIR holds already is kept if it was made with the same options by the same code. docs/mini.md tells what is in it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from openrlhf_maxk import platform
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0 for a folder that is complete, 1 for an error, 2 for wrong options."""
     options = _parser().parse_args(arguments)
+    os.environ.update(platform.environment())
 
     from openrlhf_maxk.problems.mini.base_model import ModelSettings
     from openrlhf_maxk.problems.mini.generator import ProblemSettings
     from openrlhf_maxk.problems.mini.prepare import prepare
 
     problems = ProblemSettings(options.seed, options.train_problems, options.validation_problems, options.test_problems)
-    model = replace(ModelSettings(), seed=options.seed, steps=options.steps, batch=options.batch)
-    start = time.perf_counter()
-    manifest = prepare(options.out, problems, model, options.threads)
-    counts = manifest["problems"]["counts"]
-    base = manifest["base_model"]
-    print(f"problems    {options.out / 'problems'}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
-    print(
-        f"base model  {options.out / 'base_model'}: {base['parameters']:,} parameters, "
-        f"loss {base['first_loss']:.2f} -> {base['last_loss']:.2f}, trained in {base['wall_seconds']:.0f} s"
-    )
-    print(f"done in {time.perf_counter() - start:.0f} s; summary in {options.out / 'manifest.json'}")
+    model = ModelSettings(options.seed, options.steps, options.batch)
+    try:
+        manifest = prepare(options.out, problems, model, options.threads)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}. What is complete is kept: run again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; what is complete is kept", file=sys.stderr)
+        return 130
+    print(_summary(options.out, manifest))
     return 0
+
+
+def _summary(out: Path, manifest: Mapping[str, Any]) -> str:
+    counts, base = manifest["problems"]["counts"], manifest["base_model"]
+    return (
+        f"{out / 'problems'}: {counts['train']} training, {counts['validation']} validation, "
+        f"{counts['test']} held-out problems\n"
+        f"{out / 'base_model'}: {base['parameters']:,} parameters, loss {base['first_loss']:.2f} to "
+        f"{base['last_loss']:.2f} nats a token after {base['settings']['steps']} steps "
+        f"({base['wall_seconds']:.0f} s, {base['cpu_seconds']:.0f} s of CPU)"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m openrlhf_maxk.cli.mini", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; what it holds already is kept")
-    parser.add_argument("--seed", type=int, default=0, help="of problems, demonstrations and base model")
-    parser.add_argument("--train-problems", type=_positive, default=2000)
-    parser.add_argument("--validation-problems", type=_positive, default=96)
-    parser.add_argument("--test-problems", type=_positive, default=256, help="held-out problems")
-    parser.add_argument("--steps", type=_positive, default=500, help="training steps of the base model")
-    parser.add_argument("--batch", type=_positive, default=128, help="demonstrations a step")
-    parser.add_argument("--threads", type=_positive, help="CPU threads for the base model (all cores)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the problems and of the base model (default: 0)")
+    for name, default, text in (
+        ("--train-problems", 2000, "training problems"),
+        ("--validation-problems", 96, "validation problems"),
+        ("--test-problems", 256, "held-out problems"),
+        ("--steps", 400, "training steps of the base model"),
+        ("--batch", 64, "demonstrations a step"),
+    ):
+        parser.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: {default})")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="for the base model (default: all cores)")
     return parser
 
 

@@ -1,24 +1,27 @@
-"""The base model: a tiny Qwen2, trained from scratch on demonstrations in a minute or two on two cores."""
+"""The base model: a tiny Qwen2, trained from scratch on demonstrations in about a minute."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from openrlhf_maxk.problems.mini.demonstrations import Demonstration, demonstrations
 from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
+_SHARDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,9 @@ class ModelSettings:
     """What the base model depends on."""
 
     seed: int = 0
-    steps: int = 500
-    batch: int = 128
-    learning_rate: float = 2e-3
+    steps: int = 400
+    batch: int = 64
+    learning_rate: float = 4e-3
     warmup: int = 50
     faulty: float = 0.4  # share of demonstrations with a mistake
     hidden: int = 128
@@ -39,26 +42,33 @@ class ModelSettings:
 
 
 def train_base_model(folder: Path, settings: ModelSettings, threads: int | None = None) -> dict[str, Any]:
-    """Train, and write a Hugging Face folder (bfloat16). Returns what there is to tell: losses and seconds."""
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    """Train, and write model and tokenizer as a Hugging Face folder, in bfloat16.
+
+    The same settings give the same model on the same machine, however many threads there are.
+
+    Args:
+        folder: is there, and empty.
+        threads: how many work on a batch, at most; all cores if not given.
+
+    Returns:
+        What there is to tell: the number of parameters, losses in nats a token, seconds.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     tokenizer = build_tokenizer()
     torch.manual_seed(settings.seed)
     model = _new_model(settings, tokenizer)
-    losses = _train(model, tokenizer, settings)
-    torch.nn.Module.to(model, torch.bfloat16)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    losses = _train(model, tokenizer, settings, threads or len(os.sched_getaffinity(0)))
+    _save(model, tokenizer, folder)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "first_loss": losses[0],
-        "last_loss": sum(losses[-20:]) / len(losses[-20:]),
+        "first_loss": round(losses[0], 4),
+        "last_loss": round(sum(losses[-20:]) / len(losses[-20:]), 4),
         "wall_seconds": round(time.perf_counter() - wall, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
     }
 
 
-def _new_model(settings: ModelSettings, tokenizer) -> Qwen2ForCausalLM:
+def _new_model(settings: ModelSettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -68,7 +78,7 @@ def _new_model(settings: ModelSettings, tokenizer) -> Qwen2ForCausalLM:
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.key_value_heads,
-        max_position_embeddings=256,
+        max_position_embeddings=tokenizer.model_max_length,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -77,24 +87,43 @@ def _new_model(settings: ModelSettings, tokenizer) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def _train(model: Qwen2ForCausalLM, tokenizer, settings: ModelSettings) -> list[float]:
+def _save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
+    from transformers.utils import logging
+
+    torch.nn.Module.to(model, torch.bfloat16)
+    logging.disable_progress_bar()  # of the writing of one file
+    model.save_pretrained(folder)
+    logging.enable_progress_bar()
+    tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def _train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, settings: ModelSettings, threads: int) -> list[float]:
+    """Returns the loss of every step."""
     from tqdm import tqdm
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     examples = demonstrations(settings.seed, settings.faulty)
     losses: list[float] = []
     model.train()
-    progress = tqdm(range(settings.steps), desc="base model", unit="step", disable=None)
-    for _ in progress:
-        loss = _completion_loss(model, *_batch(tokenizer, examples, settings.batch))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        progress.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads inside an operation wait for each other, very long on a busy machine
+    try:
+        with ThreadPoolExecutor(min(threads, _SHARDS)) as workers:
+            for _ in tqdm(range(settings.steps), desc="base model", unit="step"):
+                batch = _encode(tokenizer, islice(examples, settings.batch))
+                loss, gradients = _loss_and_gradients(model, batch, workers)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                schedule.step()
+                losses.append(loss)
+    finally:
+        torch.set_num_threads(threads_before)
     return losses
 
 
@@ -102,27 +131,47 @@ def _rate(step: int, settings: ModelSettings) -> float:
     return min((step + 1) / settings.warmup, 1 - step / settings.steps)
 
 
-def _batch(tokenizer, examples: Iterator[Demonstration], size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids, padded on the right, and which of them are to be predicted: (batch, length), int64 and bool."""
-    batch = list(islice(examples, size))
-    prompts = tokenizer([d.prompt for d in batch])["input_ids"]
-    completions = tokenizer([d.completion for d in batch])["input_ids"]
-    length = max(len(p) + len(c) + 1 for p, c in zip(prompts, completions, strict=True))
-    ids = torch.full((size, length), tokenizer.pad_token_id)
-    predicted = torch.zeros(size, length, dtype=torch.bool)
-    for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        row = [*prompt, *completion, tokenizer.eos_token_id]
-        ids[i, : len(row)] = torch.tensor(row)
-        predicted[i, len(prompt) : len(row)] = True
-    return ids, predicted
+@dataclass(frozen=True, slots=True)
+class _Row:
+    ids: list[int]
+    prompt: int  # so many of them are given, the others are to be predicted
 
 
-def _completion_loss(model: Qwen2ForCausalLM, ids: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+def _encode(tokenizer: Qwen2Tokenizer, batch: Iterator[Demonstration]) -> list[_Row]:
+    pairs = [(d.prompt, d.completion) for d in batch]
+    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
+    completions = tokenizer([completion for _, completion in pairs])["input_ids"]
+    eos = tokenizer.eos_token_id
+    return [_Row([*p, *c, eos], len(p)) for p, c in zip(prompts, completions, strict=True)]
+
+
+def _loss_and_gradients(
+    model: Qwen2ForCausalLM, rows: Sequence[_Row], workers: Executor
+) -> tuple[float, tuple[Tensor, ...]]:
+    """Mean loss of the predicted tokens, and its gradients; always summed over the same shards in the same order."""
+    rows = sorted(rows, key=lambda row: len(row.ids))
+    size = -(-len(rows) // _SHARDS)
+    shards = [rows[i : i + size] for i in range(0, len(rows), size)]
+    parameters = list(model.parameters())
+    tokens = sum(len(row.ids) - row.prompt for row in rows)
+
+    def work(shard: Sequence[_Row]) -> tuple[float, tuple[Tensor, ...]]:
+        loss = _summed_loss(model, shard) / tokens
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    results = list(workers.map(work, shards))
+    gradients = tuple(torch.stack(parts).sum(0) for parts in zip(*(g for _, g in results), strict=True))
+    return sum(loss for loss, _ in results), gradients
+
+
+def _summed_loss(model: Qwen2ForCausalLM, rows: Sequence[_Row]) -> Tensor:
+    length = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    predicted = torch.zeros(len(rows), length, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        predicted[i, row.prompt : len(row.ids)] = True
     # Padding is on the right, where causal attention never looks from: no mask is needed.
     hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     wanted = predicted[:, 1:]
-    return F.cross_entropy(model.lm_head(hidden[wanted]), ids[:, 1:][wanted])
-
-
-def describe(settings: ModelSettings) -> str:
-    return json.dumps(asdict(settings), sort_keys=True)
+    return F.cross_entropy(model.lm_head(hidden[wanted]), ids[:, 1:][wanted], reduction="sum")

@@ -10,8 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from openrlhf_maxk.problems.mini.language import OPERATIONS, RESULTS, TEMPLATES, Task, Word, bucket, statement
-from openrlhf_maxk.problems.mini.tokenizer import LARGEST_NUMBER, SMALLEST_NUMBER
+from openrlhf_maxk.problems.mini.language import NUMBERS, OPERATIONS, RESULTS, TEMPLATES, Task, Word, bucket, statement
 from openrlhf_maxk.problems.record import Limits, Problem, ReferenceSolution, Test
 
 SPLITS = ("train", "validation", "test")
@@ -23,6 +22,7 @@ _BUCKETS = 10
 _BUCKETS_OF = {"test": {0, 1}, "validation": {2}, "train": set(range(3, _BUCKETS))}
 _SMALLEST, _LARGEST, _LONGEST = -9, 12, 8  # values and length of the lists
 _SHOWN = (3, 5)  # shortest and longest list in a statement
+_PATIENCE = 20_000  # draws in a row that give no new problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,36 +78,43 @@ def draw_task(rng: random.Random, split: str, meaning: Callable[[random.Random, 
 
 def _generate_split(split: str, count: int, seed: int) -> Iterator[tuple[Problem, ReferenceSolution]]:
     rng = random.Random(f"mini problems {seed} {split}")
-    seen: set[Task] = set()
-    while len(seen) < count:
+    tasks: set[Task] = set()
+    statements: set[str] = set()
+    rejected = 0  # in a row
+    while len(tasks) < count:
         task = draw_task(rng, split, intended_meaning)
-        if task in seen:
+        example = None if task in tasks else draw_example(rng, task)
+        hidden = example and _draw_tests(rng, task, example[0])
+        text = example and statement(task.words, rng.randrange(len(TEMPLATES)), *example)
+        if not example or not hidden or not text or text in statements:
+            rejected += 1
+            if rejected == _PATIENCE:
+                raise ValueError(f"the {split} split has about {len(tasks)} different problems; {count} were asked for")
             continue
-        example = draw_example(rng, task)
-        tests = _draw_tests(rng, task, example)
-        if example is None or tests is None:
-            continue
+        rejected = 0
         problem = Problem(
-            id=f"mini/{split}/{len(seen):05d}",
-            statement=statement(task.words, rng.randrange(len(TEMPLATES)), *example),
-            tests=(Test(*example), *tests),
+            id=f"mini/{split}/{len(tasks):05d}",
+            statement=text,
+            tests=(Test(*example), *hidden),
             limits=LIMITS,
             public_tests=1,
             source="mini",
             difficulty=task.difficulty,
             provenance={"seed": seed, "split": split, "words": [word.text for word in task.words]},
         )
-        seen.add(task)
+        tasks.add(task)
+        statements.add(text)
         yield problem, ReferenceSolution(problem.id, task.program)
 
 
-def _draw_tests(rng: random.Random, task: Task, example: tuple[str, str] | None) -> tuple[Test, ...] | None:
+def _draw_tests(rng: random.Random, task: Task, shown: str) -> tuple[Test, ...] | None:
+    """Hidden tests, none of them with the input that is shown; None if this draw has too few."""
     tests: dict[str, str] = {}
     for _ in range(4 * HIDDEN_TESTS):
         values = _draw_values(rng, 1, _LONGEST)
         output = task.run(values)
         text = " ".join(map(str, values))
-        if output and (example is None or text != example[0]):
+        if output and text != shown:
             tests[text] = output
         if len(tests) == HIDDEN_TESTS:
             break
@@ -125,7 +132,7 @@ def _draw_values(rng: random.Random, shortest: int, longest: int) -> list[int]:
 
 def _can_be_shown(output: str) -> bool:
     numbers = output.split()
-    return len(numbers) <= _SHOWN[1] and all(SMALLEST_NUMBER <= int(number) <= LARGEST_NUMBER for number in numbers)
+    return len(numbers) <= _SHOWN[1] and all(int(number) in NUMBERS for number in numbers)
 
 
 def _zipf(rng: random.Random, count: int, exponent: float) -> int:

@@ -195,6 +195,8 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
     ("print the{result} of the list after{operations}", ","),
 )
 
+NUMBERS = range(-30, 61)  # those that may be shown in a statement; each has a token
+
 READ = "a = list(map(int, input().split()))\n"
 READ_WRONGLY = "a = input().split()\n"  # only in faulty demonstrations: the values stay text
 

@@ -8,16 +8,14 @@ ends with ``<eos>``.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrlhf_maxk.problems.mini.language import OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES
+from openrlhf_maxk.problems.mini.language import NUMBERS, OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import Qwen2Tokenizer
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
-SMALLEST_NUMBER, LARGEST_NUMBER = -30, 60  # the numbers that may be shown in a prompt
 
 CODE: tuple[str, ...] = (
     READ,
@@ -50,7 +48,7 @@ def vocabulary() -> tuple[str, ...]:
     words = [f" {word.text}" for word in OPERATIONS + RESULTS]
     for text, joint in TEMPLATES:
         words += [*re.findall(r" ?[a-z]+|[,:;]", re.sub(r"\{[a-z]+\}", "|", text)), joint]
-    numbers = [f" {number}" for number in range(SMALLEST_NUMBER, LARGEST_NUMBER + 1)]
+    numbers = [f" {number}" for number in NUMBERS]
     tokens = [PAD, BOS, EOS, UNK, *CODE, "\nin", "\nout", *words, *numbers]
     return tuple(dict.fromkeys(tokens))
 
