@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+
+from .protocol import Request
 
 FILE_BYTES = 16 * 2**20  # largest file a program may write, in its private directory
 DESCRIPTORS = 64
 THREADS = 64
 STACK_BYTES = 512 * 2**20  # at most; the stack also counts as memory
 
+OWN = range(64, 96)  # the server's descriptors lie here, so that received ones are always 3, 4, 5, …
+CONTROL, JOB, STATUS, CHILD_ENDED, RULES, MAPPED = range(64, 70)
+
+
+def place(descriptor: int, target: int) -> int:
+    """Move a descriptor to its place among our own."""
+    os.dup2(descriptor, target, inheritable=False)
+    os.close(descriptor)
+    return target
+
+
+def open_mapped() -> None:
+    """Keep a handle on this process's memory figures, which /proc may not show later."""
+    place(os.open("/proc/self/statm", os.O_RDONLY), MAPPED)
+
 
 def mapped_bytes() -> int:
     """The address space of this process. A program's memory limit is added to it, since it is inherited."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+    return int(os.pread(MAPPED, 100, 0).split()[0]) * resource.getpagesize()
 
 
-def apply(cpu_ns: int, address_space: int, memory_bytes: int, count_threads: bool) -> None:
+def apply(request: Request, mapped: int, count_threads: bool) -> None:
     """Limit this process. ``count_threads`` only where the user id is this lane's own: the kernel counts per user."""
-    seconds = -(-cpu_ns // 10**9) + 1  # a backstop: the server polls the exact limit
+    seconds = -(-request.cpu_ns // 10**9) + 1  # a backstop: the server looks at the exact time
+    memory = request.memory_bytes
     _limit(resource.RLIMIT_CPU, seconds)
-    _limit(resource.RLIMIT_AS, address_space)
-    _limit(resource.RLIMIT_STACK, min(memory_bytes, STACK_BYTES))
+    _limit(resource.RLIMIT_AS, mapped + memory)
     _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
     _limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
     _limit(resource.RLIMIT_CORE, 0)
     if count_threads:
         _limit(resource.RLIMIT_NPROC, THREADS)
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)  # stays as it is: programs like to raise it, memory bounds it
+    stack = min(memory, STACK_BYTES)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
 
 
 def _limit(kind: int, value: int) -> None:
@@ -39,13 +59,9 @@ def _limit(kind: int, value: int) -> None:
 
 def prefer_as_victim() -> None:
     """If the machine runs out of memory, let the kernel take the sandbox before the job that uses it."""
-    try:
+    with contextlib.suppress(OSError):  # no /proc: nothing depends on it
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    except OSError:
-        return  # no /proc: nothing depends on it
-    try:
-        os.write(descriptor, b"800")
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+        try:
+            os.write(descriptor, b"800")
+        finally:
+            os.close(descriptor)

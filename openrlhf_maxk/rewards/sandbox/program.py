@@ -13,9 +13,8 @@ import sys
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
+from . import calls
 from .protocol import Stage
-
-FIRST_EXTRA = 6  # descriptors 3, 4, 5 were the streams; what the request added follows
 
 
 def run(job_file: int, status_file: int, own: range) -> NoReturn:
@@ -31,7 +30,7 @@ def run(job_file: int, status_file: int, own: range) -> NoReturn:
         _end(1)
     os.write(status_file, Stage.COMPILED)
     if job["keep_code"]:
-        os.write(status_file, marshal.dumps(codes))
+        _keep(status_file, codes)
     os.closerange(own.start, own.stop)
     _end(_execute(job, codes))
 
@@ -46,19 +45,31 @@ def _compile(job: dict[str, Any]) -> list[CodeType]:
     return [compile(source, name, "exec", dont_inherit=True) for name, source in sources if source]
 
 
+def _keep(status_file: int, codes: list[CodeType]) -> None:
+    """Hand the code to the tests that follow; what is too large for it is compiled again by each."""
+    try:
+        whole = marshal.dumps(codes)
+        if os.write(status_file, whole) == len(whole):
+            return
+    except (OSError, ValueError, MemoryError):
+        pass
+    os.ftruncate(status_file, len(Stage.COMPILED))
+
+
 def _execute(job: dict[str, Any], codes: list[CodeType]) -> int:
-    module = ModuleType("__main__")
+    module = ModuleType("__main__" if job["steps"] is None else "solution")  # a called program's demo does not run
     namespace = module.__dict__
     namespace["__builtins__"] = sys.modules["builtins"]
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
-        del sys.modules[name]
-    sys.modules["__main__"] = module
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
     sys.argv = job["arguments"]
     gc.enable()
     status = 0
     try:
         for code in codes:
             exec(code, namespace)
+        if job["steps"] is not None:
+            calls.run(job, namespace)
+            return 0
     except SystemExit as request:
         status = _exit_status(request)
     except BaseException as error:
@@ -81,7 +92,7 @@ def _uncaught(error: BaseException) -> int:
         error.__traceback__ = None  # frees what the program's frames hold
         _out_of_memory()
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, calls.__name__):
         trace = trace.tb_next
     _report(error.with_traceback(trace))
     return 1

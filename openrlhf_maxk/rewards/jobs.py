@@ -1,0 +1,120 @@
+"""From a problem's test to what the sandbox runs."""
+
+from __future__ import annotations
+
+import json
+import marshal
+import secrets
+from dataclasses import dataclass
+
+from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Test
+from openrlhf_maxk.rewards.sandbox.lane import Job
+from openrlhf_maxk.rewards.sandbox.protocol import Request
+from openrlhf_maxk.rewards.steps import Step, StepKind, steps_of_asserts
+from openrlhf_maxk.rewards.values import encoded_json
+
+CHECKER_LIMITS = Limits(cpu_seconds=10.0, memory_bytes=2**30, output_bytes=2**16)
+_FIRST_FILE = 6  # the descriptor of a job's first file: those before are the streams
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A test, ready to run: the steps of a function test, and the word that proves that a result is the harness's."""
+
+    steps: tuple[Step, ...] | None
+    nonce: str
+
+
+def check(problem: Problem) -> None:
+    """Refuse a problem that cannot be run, whatever the program.
+
+    Raises:
+        ValueError: naming the problem's id, the test and what is wrong.
+    """
+    if not problem.tests:
+        raise ValueError(f"problem {problem.id!r} has no tests")
+    limits = problem.limits
+    for name, value in (("cpu_seconds", limits.cpu_seconds), ("memory_bytes", limits.memory_bytes)):
+        if not 0 < value < 2**40:
+            raise ValueError(f"problem {problem.id!r}: limits.{name} must be positive and below 2**40, not {value!r}")
+    if not 0 <= limits.output_bytes < 2**40:
+        raise ValueError(
+            f"problem {problem.id!r}: limits.output_bytes must be in 0 … 2**40, not {limits.output_bytes!r}"
+        )
+    if problem.judge.comparison is Comparison.CHECKER and not problem.judge.checker:
+        raise ValueError(f"problem {problem.id!r}: judge.comparison is checker, but judge.checker is empty")
+    if problem.mode is Mode.FUNCTION and not problem.entry_point:
+        raise ValueError(f"problem {problem.id!r}: mode function needs an entry_point")
+    for number, test in enumerate(problem.tests, 1):
+        try:
+            plan(problem, test)
+        except ValueError as error:
+            raise ValueError(f"problem {problem.id!r}, test {number}: {error}") from error
+
+
+def plan(problem: Problem, test: Test) -> Plan:
+    """How to run one test. Raises ValueError if the test is malformed."""
+    if problem.mode is Mode.STDIN:
+        return Plan(None, "")
+    if problem.mode is Mode.ASSERTS:
+        return Plan(steps_of_asserts(test.input), secrets.token_hex(16))
+    assert problem.entry_point is not None
+    if not isinstance(_json("input", test.input), list):
+        raise ValueError("input must be a JSON list of arguments")
+    _json("output", test.output)
+    step = Step(StepKind.CALL, problem.entry_point, test.input, encoded_json(test.output))
+    return Plan((step,), secrets.token_hex(16))
+
+
+def _json(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not JSON: {error}") from error
+
+
+def job(problem: Problem, test: Test, plan: Plan, program: str, code: bytes) -> Job:
+    """What a lane runs. ``code`` is the program compiled by an earlier test, or empty."""
+    payload = {
+        "setup": "" if code else problem.setup_code,
+        "program": "" if code else program,
+        "code": code,
+        "keep_code": not code and len(problem.tests) > 1,
+        "arguments": [""],
+        "steps": None if plan.steps is None else [(str(s.kind), s.source, s.argument) for s in plan.steps],
+        "nonce": plan.nonce,
+    }
+    return Job(
+        payload=marshal.dumps(payload),
+        stdin=text_bytes(test.input) if plan.steps is None else b"",
+        request=request(problem.limits),
+        output_bytes=problem.limits.output_bytes,
+        with_results=plan.steps is not None,
+    )
+
+
+def checker_job(checker: str, test: Test, output: bytes) -> Job:
+    """A run of a problem's checker: ``checker.py INPUT EXPECTED OUTPUT``, three files."""
+    files = (text_bytes(test.input), text_bytes(test.output), output)
+    payload = {
+        "setup": "",
+        "program": checker,
+        "code": b"",
+        "keep_code": False,
+        "arguments": ["checker.py", *(f"/proc/self/fd/{_FIRST_FILE + i}" for i in range(len(files)))],
+        "steps": None,
+        "nonce": "",
+    }
+    return Job(marshal.dumps(payload), b"", request(CHECKER_LIMITS), CHECKER_LIMITS.output_bytes, files=files)
+
+
+def text_bytes(text: str) -> bytes:
+    """Any text as bytes, lone surrogates included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def request(limits: Limits) -> Request:
+    """Idle and wall limits follow from the CPU limit: they only end programs that it cannot end."""
+    idle = max(1.0, limits.cpu_seconds)
+    wall = 10 * (limits.cpu_seconds + idle)
+    return Request(int(limits.cpu_seconds * 1e9), int(idle * 1e9), int(wall * 1e9), int(limits.memory_bytes))

@@ -1,0 +1,119 @@
+"""Which layers of protection are on here, and applying those that each program gets anew."""
+
+from __future__ import annotations
+
+import _signal
+import os
+from collections.abc import Sequence
+
+from . import files, identity, landlock, limits, namespaces, seccomp, syscalls
+from .protocol import LAYERS, Request
+
+
+class Layers:
+    """What protects this lane. Entering the namespaces changes this process; the rest waits for each child."""
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        self.missing = {name: "switched off" for name in LAYERS if name not in wanted}
+        readable = files.readable()
+        self.inside = "namespaces" in wanted and self._enter_namespaces(readable)
+        self.user = self._choose_user() if "uid_drop" in wanted else None
+        if self.user is not None and not self.inside:
+            files.reach_modules()
+        self._own_user = self.user is not None or (self.inside and _counts_threads_by_namespace())
+        self._readable = readable
+        self._rules: int | None = None
+        if "landlock" in wanted:
+            self._make_rules()
+        self._filter: seccomp.Filter | None = None
+        if "seccomp" in wanted:
+            self._make_filter()
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # so that no program may look into this process
+        self._mapped = limits.mapped_bytes()
+
+    def _enter_namespaces(self, readable: Sequence[str]) -> bool:
+        try:
+            self._user_inside = namespaces.enter(readable)
+        except namespaces.Unavailable as error:
+            self.missing["namespaces"] = str(error)
+            return False
+        return True
+
+    def _choose_user(self) -> int | None:
+        user = self._user_inside if self.inside else identity.spare_ids(os.getpid())
+        if user is None:
+            self.missing["uid_drop"] = "not root, or no ids to choose from"
+        return user
+
+    def _make_rules(self) -> None:
+        if not landlock.version():
+            self.missing["landlock"] = "the kernel does not offer it"
+            return
+        rules = landlock.ruleset(self._readable, writable_tmp=self.inside)
+        self._rules = limits.place(rules, limits.RULES)
+
+    def _make_filter(self) -> None:
+        if seccomp.available():
+            self._filter = seccomp.Filter()
+        else:
+            self.missing["seccomp"] = "the kernel or this machine's architecture does not offer it"
+
+    def confine(self, request: Request, server: int) -> None:
+        """Lock this process, a fresh child of ``server``, down for good. Raises OSError if a layer fails."""
+        os.setsid()
+        if self.inside:
+            os.chdir(files.TMP)
+        limits.apply(request, self._mapped, count_threads=self._own_user)
+        identity.become(self.user)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(1)  # it died before it could be told to take us along
+        if self._rules is not None:
+            landlock.restrict(self._rules)
+        if self._filter is not None:
+            self._filter.apply(os.getpid())
+
+    def clean(self) -> None:
+        """After a program: kill what it started, empty what it could write."""
+        _kill_the_rest(self.inside)
+        if self.inside and os.listdir(files.TMP):
+            namespaces.fresh_tmp()
+            if self._rules is not None:
+                self._make_rules()  # the old rules name the old directory
+
+
+def _counts_threads_by_namespace() -> bool:
+    """Since Linux 5.14 RLIMIT_NPROC counts within the user namespace; before, all processes of the outer user."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int("".join(c for c in minor if c.isdigit()))) >= (5, 14)
+
+
+def _kill_the_rest(inside: bool) -> None:
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        if inside:
+            os.kill(-1, _signal.SIGKILL)  # everything in the pid namespace but us, and nothing can be born meanwhile
+        else:
+            for child in _children():
+                os.kill(child, _signal.SIGKILL)
+        os.waitpid(-1, 0)
+
+
+def _children() -> list[int]:
+    """Our children, among them what our dead children left: we are their reaper."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == os.getpid():
+                found.append(int(name))
+    return found

@@ -1,0 +1,136 @@
+"""seccomp: the system calls a program may make, as a BPF filter that is built here. See seccomp(2).
+
+A program may start threads, but no process: so CPU time, memory and the end of a program are those of one process, and
+killing it kills all of it. It may signal itself only, execute nothing, and open no socket (a connected pair of stream
+sockets, which asyncio needs, is allowed).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+
+from . import syscalls
+from .syscall_table import ALLOWED, CHECKED, CLONE3, LAST_KNOWN
+
+_LOAD, _EQUAL, _AT_LEAST, _AND, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x05, 0x06  # BPF operations on 32-bit words
+_ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_EPERM, _ENOSYS, _ENOTTY = 1, 38, 25
+_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
+
+_CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000
+_PRCTL_OPTIONS = (3, 15, 16, 0x53564D41)  # get dumpable, set and get the name, name a mapping
+_IOCTLS = (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451)  # is it a terminal, its size, FIONBIO, FIONREAD, FIO(N)CLEX
+_AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
+
+Code = list[tuple[int, int, int, int]]  # operation, jump if true, jump if false, operand
+
+
+def available() -> bool:
+    """Whether this kernel filters system calls and this machine's numbers are known here."""
+    try:
+        with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
+            return syscalls.SUPPORTED and "errno" in file.read().split()
+    except OSError:
+        return syscalls.SUPPORTED  # no /proc/sys: applying the filter tells
+
+
+def build(process: int) -> bytes:
+    """The filter of one program, whose process id is ``process``, as sock_filter structures."""
+    code: Code = [
+        (_LOAD, 0, 0, _ARCHITECTURE_OFFSET),
+        (_EQUAL, 1, 0, _ARCHITECTURE[syscalls.MACHINE]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER_OFFSET),
+        *_tree(_ranges(process)),
+    ]
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+
+def _return(action: int) -> Code:
+    return [(_RETURN, 0, 0, action)]
+
+
+def _ranges(process: int) -> list[tuple[int, Code]]:
+    """Every number's fate, as (first number of a range, code) in ascending order."""
+    allow, refuse, unknown = _return(_ALLOW), _return(_ERROR | _EPERM), _return(_ERROR | _ENOSYS)
+    fates: list[tuple[int, Code]] = []
+    for number in range(LAST_KNOWN + 2):
+        if number in CHECKED:
+            code = _checked(CHECKED[number], process)
+        elif number == CLONE3 or number > LAST_KNOWN:
+            code = unknown
+        else:
+            code = allow if number in ALLOWED else refuse
+        if not fates or fates[-1][1] != code:
+            fates.append((number, code))
+    return fates
+
+
+def _tree(ranges: Sequence[tuple[int, Code]]) -> Code:
+    """A binary search over the ranges: few steps for each call, and for the kernel, which tries every number once."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    lower, upper = _tree(ranges[:middle]), _tree(ranges[middle:])
+    first = ranges[middle][0]
+    if len(lower) < 256:
+        return [(_AT_LEAST, len(lower), 0, first), *lower, *upper]
+    return [(_AT_LEAST, 0, 1, first), (_JUMP, 0, 0, len(lower)), *lower, *upper]
+
+
+def _checked(name: str, process: int) -> Code:
+    if name == "clone":
+        return _one_of(0, (_CLONE_THREAD,), mask=_CLONE_THREAD | _CLONE_NEW)
+    if name in ("kill", "tgkill"):
+        return _one_of(0, (process, 0, -process & 0xFFFFFFFF) if name == "kill" else (process,))
+    if name == "tkill":
+        return _one_of(0, (process,))
+    if name == "prlimit64":
+        return _one_of(0, (0, process))
+    if name == "prctl":
+        return _one_of(0, _PRCTL_OPTIONS)
+    if name == "ioctl":
+        return _one_of(1, _IOCTLS, otherwise=_ENOTTY)
+    assert name == "socketpair"
+    return [
+        (_LOAD, 0, 0, _ARGUMENTS_OFFSET),
+        (_EQUAL, 1, 0, _AF_UNIX),
+        (_RETURN, 0, 0, _ERROR | _EPERM),
+        *_one_of(1, (_SOCK_STREAM,), mask=_SOCK_TYPE),
+    ]
+
+
+def _one_of(argument: int, values: Sequence[int], mask: int | None = None, otherwise: int = _EPERM) -> Code:
+    """Allow if the low word of an argument (which is all that these calls read) is one of ``values``."""
+    code: Code = [(_LOAD, 0, 0, _ARGUMENTS_OFFSET + 8 * argument)]  # both machines are little-endian
+    if mask is not None:
+        code.append((_AND, 0, 0, mask))
+    for left, value in zip(range(len(values), 0, -1), values, strict=True):
+        code.append((_EQUAL, left, 0, value))
+    return [*code, (_RETURN, 0, 0, _ERROR | otherwise), (_RETURN, 0, 0, _ALLOW)]
+
+
+class Filter:
+    """The filter, built once; the process id of each program is put into its place."""
+
+    _PLACES = (0x7A5A5A51, -0x7A5A5A51 & 0xFFFFFFFF)
+
+    def __init__(self) -> None:
+        program = build(self._PLACES[0])
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        words = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
+        self._own = [8 * i + 4 for i, word in enumerate(words) if word[0] == _EQUAL and word[3] == self._PLACES[0]]
+        self._negated = [8 * i + 4 for i, word in enumerate(words) if word[0] == _EQUAL and word[3] == self._PLACES[1]]
+        header = struct.pack("HxxxxxxQ", len(words), ctypes.addressof(self._buffer))
+        self._header = ctypes.create_string_buffer(header, len(header))
+
+    def apply(self, process: int) -> None:
+        """Filter this process, whose id is ``process``, for good. Needs no_new_privs. Raises OSError."""
+        for place in self._own:
+            struct.pack_into("I", self._buffer, place, process)
+        for place in self._negated:
+            struct.pack_into("I", self._buffer, place, -process & 0xFFFFFFFF)
+        syscalls.seccomp_filter(self._header)

@@ -1,0 +1,114 @@
+"""Our ends of a program's pipes: input is fed while everything that comes out is drained."""
+
+from __future__ import annotations
+
+import os
+import select
+
+CHUNK = 2**16  # what a pipe holds
+
+
+class Output:
+    """What comes out of one pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size = 0
+        self._chunks: list[bytes] = []
+
+    def read(self) -> bool:
+        """Take what is there, at most one chunk. Returns whether there was something."""
+        try:
+            chunk = os.read(self.descriptor, CHUNK)
+        except BlockingIOError:
+            return False
+        if chunk:
+            self._chunks.append(chunk)
+            self.size += len(chunk)
+        return bool(chunk)
+
+    def first(self, size: int) -> bytes:
+        return b"".join(self._chunks)[:size]
+
+
+class Streams:
+    """The pipes of one run: standard input, output and error, and one for results if wanted.
+
+    ``theirs`` are the program's ends, in the order the server expects them. At most ``limit`` bytes are wanted from
+    each output: a little more is read, to know of the excess.
+    """
+
+    def __init__(self, stdin: bytes, limit: int, with_results: bool) -> None:
+        self.poll = select.poll()
+        self.limit = limit
+        self.theirs: list[int] = []
+        self._open: set[int] = set()
+        self._left = memoryview(stdin)
+        try:
+            self._input = self._pipe(ours_writes=True)
+            self.outputs = [Output(self._pipe(ours_writes=False)) for _ in range(3 if with_results else 2)]
+        except OSError:
+            self.close()
+            raise
+        self._by_descriptor = {output.descriptor: output for output in self.outputs}
+        for descriptor in self._by_descriptor:
+            self.poll.register(descriptor, select.POLLIN)
+        self._feed()
+        if self._input in self._open:
+            self.poll.register(self._input, select.POLLOUT)
+
+    def _pipe(self, ours_writes: bool) -> int:
+        read, write = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = (write, read) if ours_writes else (read, write)
+        self._open.update((ours, theirs))
+        self.theirs.append(theirs)
+        os.set_blocking(ours, False)
+        os.fchmod(theirs, 0o666)  # so that another user may open /dev/stdin
+        return ours
+
+    @property
+    def overflow(self) -> bool:
+        return any(output.size > self.limit for output in self.outputs)
+
+    def close_theirs(self) -> None:
+        for descriptor in self.theirs:
+            self._close(descriptor)
+
+    def serve(self, descriptor: int) -> None:
+        """Do what a ready descriptor is ready for."""
+        if descriptor == self._input:
+            self._feed()
+            if descriptor not in self._open:
+                self.poll.unregister(descriptor)
+        elif not self._by_descriptor[descriptor].read() or self.overflow:
+            self.poll.unregister(descriptor)
+
+    def _feed(self) -> None:
+        try:
+            while self._left:
+                self._left = self._left[os.write(self._input, self._left) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._left = self._left[:0]  # the program has closed its input: its choice
+        self._close(self._input)
+
+    def finish(self) -> bool:
+        """Take the rest, once the program is dead. Returns whether it may have waited for us."""
+        starved = bool(self._left)
+        for output in self.outputs:
+            before = output.size
+            while not self.overflow and output.read():
+                pass
+            starved = starved or output.size - before >= CHUNK
+        return starved
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for descriptor in list(self._open):
+            self._close(descriptor)
