@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,30 +16,22 @@ from pathlib import Path
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Fill a folder under another name; it gets its own, in one step, when the block ends without an error.
 
-    A folder that is already there is replaced only then. What a killed run has left behind is cleared away.
+    A folder that is already there is replaced only then: a killed run leaves the old one, the new one or (between two
+    renames) none. Its unfinished folder is cleared away by the next run.
 
     Raises:
         NotADirectoryError: ``path`` is a file.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
+    if path.is_file():
         raise NotADirectoryError(f"{path} is a file; a folder is to be written there: remove it or choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(path)
-    work = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
-    lock = os.open(work, os.O_RDONLY)
+    work, lock = _locked_folder(path)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with this process, so that others can tell a leftover from work
-        work.chmod(0o755)
         yield work
         _sync_tree(work)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
-            os.rename(path, old)
-            os.rename(work, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(work, path)
+        _put_in_place(work, path)
         _sync(path.parent)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -47,8 +40,35 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(lock)
 
 
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """A folder of ours, and the lock that tells others so; the system frees it when this process ends in any way."""
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+        with suppress(FileNotFoundError):  # cleared away before it was locked
+            lock = os.open(work, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if work.exists():
+                work.chmod(0o755)
+                return work, lock
+            os.close(lock)
+
+
+def _put_in_place(work: Path, path: Path) -> None:
+    while True:
+        try:
+            return os.rename(work, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        old = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+        with suppress(FileNotFoundError):  # another process was quicker
+            os.rename(path, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write one UTF-8 file in one step."""
+    """Write one UTF-8 file in one step, replacing one that is there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, work = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
@@ -71,17 +91,12 @@ def _prefix(path: Path) -> str:
 
 
 def _clear_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f"{_prefix(path)}*"):
-        if not leftover.is_dir():
-            continue
-        descriptor = os.open(leftover, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for leftover in path.parent.glob(f"{_prefix(path)}*/"):
+        with suppress(OSError), ExitStack() as stack:  # gone already, or locked: another process is at work there
+            lock = os.open(leftover, os.O_RDONLY)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(leftover, ignore_errors=True)
-        except BlockingIOError:
-            pass  # another process is at work there
-        finally:
-            os.close(descriptor)
 
 
 def _sync_tree(folder: Path) -> None:

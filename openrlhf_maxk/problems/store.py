@@ -30,6 +30,7 @@ from openrlhf_maxk.problems.record import Comparison, Judge, Limits, Mode, Probl
 
 FORMAT = 1
 PROBLEMS, TESTS, SOLUTIONS, INDEX = "problems.parquet", "tests.bin", "solutions.parquet", "store.json"
+FILES = (PROBLEMS, TESTS, SOLUTIONS)
 _ROWS_PER_GROUP = 256
 
 
@@ -56,6 +57,7 @@ class ProblemWriter:
     """Streams problems and reference solutions into a folder; complete once the ``with`` block has ended.
 
     The folder should be one of :func:`openrlhf_maxk.problems.atomic.new_folder`, which may get other files as well.
+    Memory holds the ids and one group of rows, never the tests.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -70,40 +72,43 @@ class ProblemWriter:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._tests.close()
-        self._problems.close()
-        self._solutions.close()
+        self._problems.close(complete=error is None)
+        self._solutions.close(complete=error is None)
         if error is None:
-            files = (PROBLEMS, TESTS, SOLUTIONS)
             index = {
                 "format": FORMAT,
                 "problems": self._problems.rows,
                 "solutions": self._solutions.rows,
-                "files": {name: _describe(self._folder / name) for name in files},
+                "files": {name: _describe(self._folder / name) for name in FILES},
             }
             (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def add(self, problem: Problem) -> None:
+        """Write one problem.
+
+        Raises:
+            ValueError: an id that is there already, no tests, text that is not Unicode, provenance that is not JSON.
+        """
+        _check(problem)
         if problem.id in self._ids:
             raise ValueError(f"problem {problem.id!r} is already in the store: ids must be unique")
-        if not problem.tests:
-            raise ValueError(f"problem {problem.id!r} has no tests")
-        if not 0 <= problem.public_tests <= len(problem.tests):
-            raise ValueError(
-                f"problem {problem.id!r}: public_tests={problem.public_tests}, but it has {len(problem.tests)} tests"
-            )
         texts = [_encode(problem, "tests", text) for test in problem.tests for text in (test.input, test.output)]
-        row = _to_row(problem)
         blob = b"".join(texts)
-        row |= {
+        place = {
             "tests_offset": self._tests.tell(),
             "tests_lengths": [len(text) for text in texts],
             "tests_crc32": zlib.crc32(blob),
         }
+        self._problems.add(_to_row(problem) | place)
         self._tests.write(blob)
-        self._problems.add(row)
         self._ids.add(problem.id)
 
     def add_solution(self, solution: ReferenceSolution) -> None:
+        """Write one reference solution of a problem that was written before.
+
+        Raises:
+            ValueError: there is no such problem.
+        """
         if solution.problem_id not in self._ids:
             raise ValueError(f"a solution is for problem {solution.problem_id!r}, which is not in the store")
         self._solutions.add({"problem_id": solution.problem_id, "program": solution.program})
@@ -155,6 +160,8 @@ class ProblemStore(Mapping[str, Problem]):
     @cached_property
     def _positions(self) -> dict[str, int]:
         ids = _read_table(self.path / PROBLEMS, columns=["id"])["id"].to_pylist()
+        if len(ids) != len(self):
+            raise _damaged(self.path / PROBLEMS, f"it has {len(ids)} rows instead of {len(self)}")
         return {problem_id: position for position, problem_id in enumerate(ids)}
 
     @cached_property
@@ -195,8 +202,9 @@ class _Table:
         if len(self._pending) == _ROWS_PER_GROUP:
             self._flush()
 
-    def close(self) -> None:
-        self._flush()
+    def close(self, complete: bool) -> None:
+        if complete:
+            self._flush()
         self._writer.close()
 
     def _flush(self) -> None:
@@ -235,6 +243,15 @@ def _solution_schema():
     import pyarrow as pa
 
     return pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("problem_id", "program")])
+
+
+def _check(problem: Problem) -> None:
+    if not problem.tests:
+        raise ValueError(f"problem {problem.id!r} has no tests")
+    if not 0 <= problem.public_tests <= len(problem.tests):
+        raise ValueError(
+            f"problem {problem.id!r}: public_tests is {problem.public_tests}, and it has {len(problem.tests)} tests"
+        )
 
 
 def _to_row(problem: Problem) -> dict[str, Any]:
@@ -285,10 +302,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        sizes = {name: entry["bytes"] for name, entry in index["files"].items()}
-        written, _ = index["format"], index["problems"]
-    except FileNotFoundError:
-        raise StoreError(f"no problem store at {folder} ({INDEX} is missing): prepare the data first") from None
+        written, _ = index["format"], int(index["problems"])
+        sizes = {name: index["files"][name]["bytes"] for name in FILES} if written == FORMAT else {}
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"there is no problem store at {folder}: {INDEX} is missing. Prepare the data first") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, "it is not the index of a problem store") from None
     if written != FORMAT:
