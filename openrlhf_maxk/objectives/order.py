@@ -21,8 +21,13 @@ class SortedGroups:
 
     @classmethod
     def of(cls, rewards: Tensor) -> SortedGroups:
-        """Sort rewards of shape (..., n)."""
-        return cls(*torch.sort(rewards, dim=-1, stable=True))
+        """Sort finite float64 rewards of shape (..., n).
+
+        As integers of the same order, which torch sorts in two thirds of the time: the bits of a positive float64 grow
+        with it, those below the sign of a negative one shrink.
+        """
+        keys, order = _swapped(rewards.contiguous().view(torch.int64)).sort(dim=-1, stable=True)
+        return cls(_swapped(keys).view(torch.float64), order)
 
     @property
     def gaps(self) -> Tensor:
@@ -36,6 +41,11 @@ class SortedGroups:
     def restore(self, values: Tensor) -> Tensor:
         """Put values in this order, (..., n), back where their completions were."""
         return torch.empty_like(values).scatter_(-1, self.order, values)
+
+
+def _swapped(bits: Tensor) -> Tensor:
+    """Flip the bits below the sign of negative numbers; its own inverse."""
+    return bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)
 
 
 def subset_shares(n: int, k: int, fixed: int, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ from openrlhf_maxk.objectives import (
     on_policy_weights,
     pass_at_k,
 )
+from openrlhf_maxk.objectives.order import SortedGroups
 
 WEIGHTS = {
     "on_policy_weights": lambda r, rho, k: on_policy_weights(r, k),
@@ -119,6 +120,32 @@ def test_ratios_of_another_type(weights):
 def test_no_gradient_flows_through_a_weight(weights):
     r, rho = sample(3, 8)
     assert not weights(r.requires_grad_(), rho.requires_grad_(), 4).requires_grad
+
+
+def test_weights_are_ordinary_tensors(weights):
+    """A loss multiplies them with what has a gradient; they can be changed in place."""
+    r, rho = sample(3, 8)
+    result = weights(r, rho, 4)
+    parameter = torch.ones(3, 8, dtype=torch.float64, requires_grad=True)
+    (parameter * result).sum().backward()
+    torch.testing.assert_close(parameter.grad, result, rtol=0, atol=0)
+    result += 1
+
+
+def test_zeros_of_both_signs_are_ties(weights):
+    r = torch.tensor([0.0, -1.0, -0.0, 0.0, -0.0, 2.0], dtype=torch.float64)
+    rho = torch.tensor([1.5, 0.5, 1.5, 1.5, 1.5, 1.0], dtype=torch.float64)
+    result = weights(r, rho, 2)
+    torch.testing.assert_close(result, weights(r + 0.0, rho, 2))
+    torch.testing.assert_close(result[[0, 2, 3, 4]], result[0].expand(4))
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1.0, 1e300])
+def test_sorting_of_any_finite_float64(scale):
+    r = torch.tensor([3.0, -2.0, 0.0, -1.0, 1.0, -3.0, 2.0], dtype=torch.float64) * scale
+    groups = SortedGroups.of(r.expand(2, 7))
+    assert torch.equal(groups.rewards[1], r.sort().values)
+    assert torch.equal(groups.restore(groups.rewards)[1], r)
 
 
 def test_group_of_one():

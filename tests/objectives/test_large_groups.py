@@ -116,6 +116,20 @@ def stand_in_mean(rewards: list[int], ratios: list[int], k: int, denominator: in
     return Fraction(total, denominator ** (k - 1) * comb(n, k) * (n - k))
 
 
+@pytest.mark.parametrize("ratio", [0.8, 1.0, 1.25])
+def test_equal_ratios_at_every_k(ratio):
+    """ρ(S) is the same for all S of k − 1: the weights are ratio^(k−1) times the on-policy ones."""
+    r = torch.randn(2, 150, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rho = torch.full_like(r, ratio)
+    for k in range(1, 151):
+        scale = r.abs().amax() * k / 150
+        pairs = [(exact_weights(r, rho, k), on_policy_weights(r, k)), (marginal_gain(r, k, rho), marginal_gain(r, k))]
+        if k < 150:
+            pairs.append((leave_one_out(r, k, rho), leave_one_out(r, k)))
+        for exact, on_policy in pairs[:1] if k == 1 else pairs:
+            assert (exact / ratio ** (k - 1) - on_policy).abs().amax() <= 1e-14 * scale
+
+
 @pytest.mark.parametrize("n", [1024, 2048, 4096])
 def test_no_overflow_up_to_4096(n):
     """With ratios of 1 the exact sweep is the on-policy one; binomials of this size are far out of range."""
