@@ -128,6 +128,12 @@ def test_limits_are_scaled_for_python(seconds: int, nanos: int, memory: int, cpu
     assert (limits.cpu_seconds, limits.memory_bytes) == (cpu, megabytes * 2**20)
 
 
+def test_enough_output_is_allowed_for_the_tests() -> None:
+    assert convert(contest(1)).problem.limits.output_bytes == 2**20
+    large = contest(1, private_tests=pairs(("9 9", "1 " * 2**20)))
+    assert convert(large).problem.limits.output_bytes == 2**22
+
+
 def test_line_ends_and_repeated_tests() -> None:
     row = contest(
         1,

@@ -195,26 +195,28 @@ class Interrupted(BaseException):
 
 
 def test_nothing_is_run_twice_after_an_interruption(prepare: Prepare, shards: Path, tmp_path: Path) -> None:
-    ran: list[str] = []
+    ran: list[tuple[str, str]] = []
     source_type = SOURCES["codecontests"]
     options = source_type.options_type(
         out=str(tmp_path / "out"), source=str(shards), tokenizer="none", token_limit=0, chunk_rows=4
     )
 
+    def run(jobs: Sequence[tuple[str, Problem]]) -> list[ProgramResult]:
+        ran.extend((problem.id.split(" #")[0], test.input) for _, problem in jobs for test in problem.tests)
+        return run_many(jobs)
+
     def attempt(most: int) -> None:
-        def run(jobs: Sequence[tuple[str, Problem]]) -> list[ProgramResult]:
-            if len(ran) + len(jobs) > most:
+        def stop(rows: int) -> None:
+            if rows >= most:
                 raise Interrupted
-            ran.extend(problem.id.split(" #")[0] for _, problem in jobs)
-            return run_many(jobs)
 
-        Preparation(source_type(options), options, lambda stack: run).run()
+        Preparation(source_type(options), options, lambda stack: run, stop).run()
 
-    for most in (5, 9, 14):
+    for most in (3, 8, 19):
         with pytest.raises(Interrupted):
             attempt(most)
     attempt(1000)
-    assert len(ran) == len(set(ran)) == 22
+    assert len(ran) == len(set(ran)) > 100
     prepare("codecontests", shards, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

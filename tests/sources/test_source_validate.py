@@ -19,14 +19,17 @@ MARKS = {"+": Verdict.PASSED, "-": Verdict.WRONG, "t": Verdict.CPU_TIMEOUT, "!":
 
 
 def candidate(*programs: str, number: int = 0, **changes: Any) -> Candidate:
-    """A candidate whose programs are their own verdicts, one mark a test."""
+    """A candidate whose programs are their own verdicts, one mark a test, passing those beyond."""
     problem = Problem(f"p{number}", "Do.", tuple(Test(str(i), "x") for i in range(max(map(len, programs), default=1))))
     return Candidate(problem, programs, **changes)
 
 
 def by_marks(jobs: Sequence[tuple[str, Problem]]) -> list[ProgramResult]:
     assert len({problem.id for _, problem in jobs}) == len(jobs)  # an executor runs equal ids once
-    return [ProgramResult(tuple(TestResult(MARKS[m]) for m in program)) for program, _ in jobs]
+    return [
+        ProgramResult(tuple(TestResult(MARKS[program.ljust(99, "+")[int(t.input)]]) for t in problem.tests))
+        for program, problem in jobs
+    ]
 
 
 def decide(*candidates: Candidate, run: Any = by_marks, **options: Any) -> list[Accepted | Rejected]:
@@ -55,6 +58,30 @@ def test_the_reason_says_what_went_wrong() -> None:
     (answer,) = decide(candidate("++t", "+++", "-++"))
     assert isinstance(answer, Rejected)
     assert answer.detail == "1 of 3 references pass; test 3 of 3: cpu_timeout"
+
+
+@given(st.lists(st.text("+-t", min_size=1, max_size=60), min_size=1, max_size=4))
+def test_failing_programs_are_not_run_on_and_on(programs: list[str]) -> None:
+    """The first failing test is the one of running everything, and no program passes a round that it has failed in."""
+    ran: dict[str, int] = dict.fromkeys(programs, 0)
+
+    def run(jobs: Sequence[tuple[str, Problem]]) -> list[ProgramResult]:
+        for program, problem in jobs:
+            ran[program] += len(problem.tests)
+        return by_marks(jobs)
+
+    programs = list(ran)
+    answers = decide(*(candidate(p, number=i) for i, p in enumerate(programs)), run=run)
+    for program, answer in zip(programs, answers, strict=True):
+        failed = next((i for i, mark in enumerate(program, 1) if mark != "+"), None)
+        if failed is None:
+            assert isinstance(answer, Accepted)
+            assert ran[program] == len(program)
+        else:
+            assert isinstance(answer, Rejected)
+            assert f"; test {failed} of {len(program)}: {MARKS[program[failed - 1]]}" in answer.detail
+            rounds = [1, 5, 21, 85]
+            assert ran[program] == min(next(r for r in rounds if r >= failed), len(program))
 
 
 def test_problems_without_a_reference() -> None:

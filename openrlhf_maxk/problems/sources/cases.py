@@ -77,8 +77,10 @@ def check_statement(statement: str, options: PrepareOptions) -> str:
     return statement.strip()
 
 
-def scaled_limits(options: PrepareOptions, seconds: float, memory_bytes: float) -> Limits:
-    """Limits for Python from a problem's own.
+def scaled_limits(
+    options: PrepareOptions, tests: Sequence[Test], seconds: float = 0, memory_bytes: float = 0
+) -> Limits:
+    """Limits for Python from a problem's own, and enough output for its tests.
 
     Args:
         seconds: the original time limit; 0: none is stated.
@@ -86,7 +88,12 @@ def scaled_limits(options: PrepareOptions, seconds: float, memory_bytes: float) 
     """
     cpu = (seconds or options.cpu_seconds) * options.time_scale
     memory = max(int(memory_bytes * options.memory_scale), options.memory_mb * MIB)
-    return Limits(cpu_seconds=min(max(cpu, 1.0), options.max_cpu_seconds), memory_bytes=min(memory, 8 * 1024 * MIB))
+    output = max((len(test.output.encode()) for test in tests), default=0)
+    return Limits(
+        cpu_seconds=min(max(cpu, 1.0), options.max_cpu_seconds),
+        memory_bytes=min(memory, 8 * 1024 * MIB),
+        output_bytes=max(MIB, 2 * output),
+    )
 
 
 def contest_judge(statement: str, tests: Sequence[Test]) -> Judge:

@@ -85,7 +85,7 @@ class CodeContests(Source):
             id=f"{self.name}/{title}",
             statement=statement,
             tests=tests,
-            limits=scaled_limits(self.options, _seconds(row), fields.integer(row, "memory_limit_bytes", 0)),
+            limits=scaled_limits(self.options, tests, _seconds(row), fields.integer(row, "memory_limit_bytes", 0)),
             judge=contest_judge(statement, tests),
             public_tests=len(dict(public)),
             source=self.name,

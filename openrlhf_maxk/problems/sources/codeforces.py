@@ -92,7 +92,7 @@ class CodeForces(Source):
             id=f"{self.name}/{identifier}",
             statement=statement,
             tests=tests,
-            limits=scaled_limits(self.options, seconds, megabytes * MIB),
+            limits=scaled_limits(self.options, tests, seconds, megabytes * MIB),
             judge=judge,
             public_tests=len(dict(examples)),
             source=self.name,

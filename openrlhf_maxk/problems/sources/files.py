@@ -152,8 +152,8 @@ class HubFiles:
         reason = (str(error).splitlines() or [""])[0]
         return SourceError(
             f"{self.repo}, {what}: cannot be fetched from the hub ({type(error).__name__}: {reason}). Without access "
-            "to it, copy the original files here and name their folder with --source, or name a commit that was fetched "
-            "before with --revision"
+            "to it, copy the original files here and name their folder with --source, or name a commit that was "
+            "fetched before with --revision"
         )
 
 

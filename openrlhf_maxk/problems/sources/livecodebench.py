@@ -165,7 +165,7 @@ def test_problem(
         tests=tests,
         mode=mode,
         starter_code=starter,
-        limits=scaled_limits(options, 0, 0),
+        limits=scaled_limits(options, tests),
         public_tests=public,
         **how,
         **rest,

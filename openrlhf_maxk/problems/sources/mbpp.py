@@ -91,7 +91,7 @@ class Mbpp(Source):
             id=f"{self.name}/{self.options.config}/{number}",
             statement=narrative,
             tests=(),
-            limits=scaled_limits(self.options, 0, 0),
+            limits=scaled_limits(self.options, ()),
             source=self.name,
             difficulty=self.options.config,
             provenance={"split": split},

@@ -28,6 +28,16 @@ class Accepted:
     validation: str  # "passed", "passed_leniently", "checker_accepts", "no_reference" or "off"
 
 
+@dataclass
+class Run:
+    """A reference solution on its way through the tests."""
+
+    problem: Problem
+    program: str
+    failed_test: int | None = None  # from 1
+    verdict: Verdict = Verdict.PASSED  # of that test
+
+
 class Validator:
     """Decides about candidates, many at a time so that all cores have work.
 
@@ -52,45 +62,57 @@ class Validator:
             if not candidate.references and self.options.unreferenced == "drop":
                 answers[i] = Rejected("no_reference")
         self._check_checkers(candidates, answers)
-        self._check_references(candidates, answers, [c.problem for c in candidates], "passed")
-        again = [i for i, a in enumerate(answers) if isinstance(a, Rejected) and a.reason == "reference_fails"]
-        lenient = [i for i in again if candidates[i].lenient is not None]
-        second: list[Accepted | Rejected | None] = [None] * len(lenient)
-        chosen = [candidates[i] for i in lenient]
-        self._check_references(chosen, second, [c.lenient or c.problem for c in chosen], "passed_leniently")
-        for i, answer in zip(lenient, second, strict=True):
-            if isinstance(answer, Accepted):
-                answers[i] = answer
+        referenced = [i for i, c in enumerate(candidates) if answers[i] is None and c.references]
+        strict = [(candidates[i].problem, candidates[i].references) for i in referenced]
+        for i, answer in zip(referenced, self._check_references(strict, "passed"), strict=True):
+            answers[i] = answer
+        again = [i for i in referenced if isinstance(answers[i], Rejected) and candidates[i].lenient is not None]
+        lenient = [(candidates[i].lenient or candidates[i].problem, candidates[i].references) for i in again]
+        for i, answer in zip(again, self._check_references(lenient, "passed_leniently"), strict=True):
+            answers[i] = answer if isinstance(answer, Accepted) else answers[i]
         return [
             a if a is not None else Accepted(c.problem, (), "no_reference")
             for a, c in zip(answers, candidates, strict=True)
         ]
 
     def _check_references(
-        self,
-        candidates: Sequence[Candidate],
-        answers: list[Accepted | Rejected | None],
-        problems: Sequence[Problem],
-        name: str,
-    ) -> None:
-        """Answer for every candidate that has references and no answer yet."""
-        jobs = [
-            (i, program)
-            for i, candidate in enumerate(candidates)
-            if answers[i] is None
-            for program in candidate.references[: self.options.references]
+        self, problems: Sequence[tuple[Problem, tuple[str, ...]]], name: str
+    ) -> list[Accepted | Rejected]:
+        """One answer for each (problem, references), named so where it is accepted."""
+        runs = [
+            [Run(problem, program) for program in references[: self.options.references]]
+            for problem, references in problems
         ]
-        results = self._run([(program, problems[i]) for i, program in jobs])
-        by_candidate: dict[int, list[tuple[str, ProgramResult]]] = {}
-        for (i, program), result in zip(jobs, results, strict=True):
-            by_candidate.setdefault(i, []).append((program, result))
-        for i, runs in by_candidate.items():
-            passing = tuple(program for program, result in runs if result.all_passed)
-            needed = {"any": 1, "majority": len(runs) // 2 + 1, "all": len(runs)}[self.options.reference_rule]
+        self._run_in_rounds([run for of_problem in runs for run in of_problem])
+        answers: list[Accepted | Rejected] = []
+        for (problem, _), of_problem in zip(problems, runs, strict=True):
+            passing = [run.program for run in of_problem if run.failed_test is None]
+            total = len(of_problem)
+            needed = {"any": 1, "majority": total // 2 + 1, "all": total}[self.options.reference_rule]
             if len(passing) >= needed:
-                answers[i] = Accepted(problems[i], passing, name)
-            else:
-                answers[i] = Rejected("reference_fails", _first_failure(runs, len(passing)))
+                answers.append(Accepted(problem, tuple(passing), name))
+                continue
+            first = next(run for run in of_problem if run.failed_test is not None)
+            where = f"test {first.failed_test} of {len(problem.tests)}: {first.verdict}"
+            answers.append(Rejected("reference_fails", f"{len(passing)} of {total} references pass; {where}"))
+        return answers
+
+    def _run_in_rounds(self, runs: Sequence[Run]) -> None:
+        """Run programs on the first test, then on the next four, sixteen, …; those that have failed go no further.
+
+        The answer is that of running everything, but a program that is too slow costs a few time limits instead of
+        one for every test.
+        """
+        start, count = 0, 1
+        while runs := [run for run in runs if run.failed_test is None and len(run.problem.tests) > start]:
+            parts = [replace(r.problem, tests=r.problem.tests[start : start + count], public_tests=0) for r in runs]
+            results = self._run([(run.program, part) for run, part in zip(runs, parts, strict=True)])
+            for run, result in zip(runs, results, strict=True):
+                for number, test in enumerate(result.tests, start + 1):
+                    if test.verdict is not Verdict.PASSED:
+                        run.failed_test, run.verdict = number, test.verdict
+                        break
+            start, count = start + count, count * 4
 
     def _check_checkers(self, candidates: Sequence[Candidate], answers: list[Accepted | Rejected | None]) -> None:
         """Where there is a checker and no reference: the checker must accept the expected outputs."""
@@ -129,13 +151,6 @@ class Validator:
                 "the cause and run the command again, or pass --no-validate"
             )
         return scored
-
-
-def _first_failure(runs: Sequence[tuple[str, ProgramResult]], passing: int) -> str:
-    """What went wrong, without times or addresses that differ from run to run."""
-    result = next(result for _, result in runs if not result.all_passed)
-    number, test = next((n, t) for n, t in enumerate(result.tests, 1) if t.verdict is not Verdict.PASSED)
-    return f"{passing} of {len(runs)} references pass; test {number} of {len(result.tests)}: {test.verdict}"
 
 
 def _prints(text: str) -> str:
