@@ -26,7 +26,8 @@ def generate(
     *,
     per_request: int = SAMPLES_PER_REQUEST,
 ) -> int:
-    """Bring every problem (an id in ``prompts``) to ``samples`` samples; returns how many were new.
+    """Bring every problem (an id in ``prompts``) to ``samples`` samples, or to as many as there are; returns how many
+    were new.
 
     What arrives is written at once. The caller holds the run's lock.
 
@@ -36,16 +37,15 @@ def generate(
     present: dict[str, set[int]] = defaultdict(set)
     for record in run.samples:
         present[record["problem"]].add(record["index"])
-    requests = missing_requests(prompts, present, samples, seed, per_request)
-    wanted = sum(request.count for request in requests)
+    counts = {problem: _at_most(samples, sampler.available(problem)) for problem in prompts}
+    requests = missing_requests(prompts, present, counts, seed, per_request)
+    wanted, total = sum(request.count for request in requests), sum(counts.values())
     if not wanted:
         return 0
     done = tokens = 0
     with (
         run.samples.writer() as writer,
-        tqdm(
-            total=len(prompts) * samples, initial=len(prompts) * samples - wanted, desc="generate", unit="sample"
-        ) as bar,
+        tqdm(total=total, initial=total - wanted, desc="generate", unit="sample") as bar,
     ):
         for batch in sampler.sample(requests):
             writer.append(sample.record() for sample in batch)
@@ -61,3 +61,7 @@ def generate(
             f"{run.samples.folder}. Run the same command again to ask for what is missing"
         )
     return done
+
+
+def _at_most(samples: int, available: int | None) -> int:
+    return samples if available is None else min(samples, available)

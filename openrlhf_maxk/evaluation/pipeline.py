@@ -90,18 +90,23 @@ def evaluate(
             execution = execute(run, plan.problems, running, extract, plan.samples)
         scores = score(run, plan.problems, plan.samples)
         _check_unscored(scores, plan, execution)
-        with new_folder(run.scores) as folder:
-            save_scores(folder, scores)
-            ks = shown_ks({plan.name: scores}, plan.ks)
-            (folder / SUMMARY).write_text(json.dumps(summarise(scores, ks), indent=2) + "\n", encoding="utf-8")
-            plot_curves({plan.name: scores}, folder / CURVES, ks=ks)
+        write_scores(run, scores, plan)
         run.mark_latest()
     return Evaluation(run, scores, execution)
 
 
+def write_scores(run: RunFolder, scores: Scores, plan: Plan) -> None:
+    """Put scores, summary and curves into the run's folder, all or nothing."""
+    ks = shown_ks({plan.name: scores}, plan.ks)
+    with new_folder(run.scores) as folder:
+        save_scores(folder, scores)
+        (folder / SUMMARY).write_text(json.dumps(summarise(scores, ks), indent=2) + "\n", encoding="utf-8")
+        plot_curves({plan.name: scores}, folder / CURVES, ks=ks)
+
+
 def _check_unscored(scores: Scores, plan: Plan, execution: Execution) -> None:
     lost = int(scores.unscored.sum())
-    total = len(scores) * plan.samples
+    total = lost + int(scores.samples.sum())
     if lost > plan.max_unscored * total:
         raise UnscoredError(
             f"{lost} of {total} samples could not be executed, more than the {plan.max_unscored:.1%} allowed "

@@ -69,6 +69,10 @@ class Sampler(Protocol):
         """What decides the samples besides prompts and :class:`Sampling`: it becomes part of the run's key."""
         ...
 
+    def available(self, problem: str) -> int | None:
+        """How many samples of a problem there are at most; None if any number can be had."""
+        ...
+
     def sample(self, requests: Sequence[Request]) -> Iterator[list[Sample]]:
         """Answer requests, in any order and any portions. What a sampler cannot answer it leaves out."""
         ...
@@ -80,13 +84,13 @@ def seed_of(seed: int, problem: str) -> int:
 
 
 def missing_requests(
-    prompts: Mapping[str, str], present: Mapping[str, set[int]], samples: int, seed: int, per_request: int
+    prompts: Mapping[str, str], present: Mapping[str, set[int]], samples: Mapping[str, int], seed: int, per_request: int
 ) -> list[Request]:
-    """What is still to be asked so that every problem has the samples 0 .. ``samples`` - 1."""
+    """What is still to be asked so that every problem has the samples 0 .. ``samples[problem]`` - 1."""
     requests = []
     for problem, prompt in prompts.items():
         base = seed_of(seed, problem)
-        missing = [i for i in range(samples) if i not in present.get(problem, ())]
+        missing = [i for i in range(samples[problem]) if i not in present.get(problem, ())]
         for run in _runs(missing):
             for first in range(run.start, run.stop, per_request):
                 count = min(per_request, run.stop - first)

@@ -58,6 +58,9 @@ class FakeSampler:
     def identity(self) -> dict[str, str]:
         return {"kind": self.name}
 
+    def available(self, problem: str) -> None:
+        return None
+
     def sample(self, requests: Sequence[Request]) -> Iterator[list[Sample]]:
         for request in requests:
             time.sleep(self.delay)

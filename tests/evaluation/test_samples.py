@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from openrlhf_maxk.evaluation.samples import Sample, Sampling, missing_requests, seed_of
 
 
-@given(st.dictionaries(st.sampled_from("abc"), st.sets(st.integers(0, 20))), st.integers(1, 20), st.integers(1, 7))
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.sets(st.integers(0, 20))),
+    st.fixed_dictionaries({p: st.integers(0, 20) for p in "abc"}),
+    st.integers(1, 7),
+)
 def test_requests_ask_for_exactly_what_is_missing(present, samples, per_request):
     prompts = {"a": "A", "b": "B", "c": "C"}
     requests = missing_requests(prompts, present, samples, 3, per_request)
     asked = [(r.problem, r.first + i, r.seed + i) for r in requests for i in range(r.count)]
-    want = [(p, i, seed_of(3, p) + i) for p in prompts for i in range(samples) if i not in present.get(p, set())]
+    want = [(p, i, seed_of(3, p) + i) for p in prompts for i in range(samples[p]) if i not in present.get(p, set())]
     assert asked == want  # each once, with the seed of an undisturbed run
     assert all(r.count <= per_request and r.prompt == prompts[r.problem] for r in requests)
 
