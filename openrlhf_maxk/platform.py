@@ -30,6 +30,8 @@ def environment() -> dict[str, str]:
             "DS_ACCELERATOR": "cpu",
             # Learner and engines take turns; every one of them may use all cores in its turn.
             "OMP_NUM_THREADS": cores,
+            "OMP_WAIT_POLICY": "PASSIVE",  # whoever is not at work must not spin on the others' cores
+            "KMP_BLOCKTIME": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "GLOO_SOCKET_IFNAME": "lo",
