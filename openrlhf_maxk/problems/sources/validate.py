@@ -139,7 +139,11 @@ class Validator:
             missing = [i for i, result in enumerate(results) if result is None or not result.scored]
             if not missing:
                 break
-            for i, result in zip(missing, self.run_many([named[i] for i in missing]), strict=True):
+            try:
+                again = self.run_many([named[i] for i in missing])
+            except ValueError as e:
+                raise SourceError(f"{e}: a problem that cannot be run should have been rejected. Report it") from None
+            for i, result in zip(missing, again, strict=True):
                 results[i] = result
         scored = [result for result in results if result is not None and result.scored]
         if len(scored) < len(pairs):
