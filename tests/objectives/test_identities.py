@@ -115,6 +115,16 @@ def test_leave_one_out_on_policy(case):
         assert_equal(contrasts[:, i], weights[:, i] - k / n * max_at_k(rest, k))
 
 
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_signal_of_binary_rewards(k):
+    """r̃ has a spread from k wrong on, the marginal gain from k − 1 wrong and one correct on."""
+    n = 8
+    for wrong in range(n + 1):
+        r = (torch.arange(n) >= wrong).double()
+        assert on_policy_weights(r, k).unique().numel() == (2 if k <= wrong < n else 1)
+        assert marginal_gain(r, k).unique().numel() == (2 if k - 1 <= wrong < n else 1)
+
+
 def test_first_order_forms_differ_by_the_own_delta(case):
     """w′_i = w″_i + δ_i r̃_i."""
     k, r, rho = case
