@@ -113,7 +113,7 @@ def _train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, settings: ModelSe
     torch.set_num_threads(1)  # threads inside an operation wait for each other, very long on a busy machine
     try:
         with ThreadPoolExecutor(min(threads, _SHARDS)) as workers:
-            for _ in tqdm(range(settings.steps), desc="base model", unit="step"):
+            for _ in tqdm(range(settings.steps), desc="base model", unit="step", mininterval=0.5):
                 batch = _encode(tokenizer, islice(examples, settings.batch))
                 loss, gradients = _loss_and_gradients(model, batch, workers)
                 for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -88,7 +88,7 @@ def _made_from(folder: Path, key: str) -> dict[str, Any] | None:
         found = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return found if found.get("key") == key else None
+    return found if isinstance(found, dict) and found.get("key") == key else None
 
 
 def _key(settings: Mapping[str, Any], code: tuple[ModuleType, ...]) -> str:
