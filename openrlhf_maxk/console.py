@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from typing import Any
 
@@ -41,6 +42,9 @@ class Follower(threading.Thread):
         from ray.util.queue import Empty
         from tqdm import tqdm
 
+        def say(text: str) -> None:
+            tqdm.write(text, file=sys.stderr)
+
         bar = None
         while not self._closing.is_set():
             try:
@@ -50,19 +54,19 @@ class Follower(threading.Thread):
             except Exception:  # the run is over
                 break
             if event == "start":
-                bar = tqdm(total=content["total"], desc="training", unit="step")
+                bar = tqdm(total=content["total"], desc="training", unit="step", file=sys.stderr, dynamic_ncols=True)
             elif bar is None:
                 continue
             elif event == "resume" and content["step"]:
                 bar.update(content["step"])
-                bar.write(f"resumed after step {content['step']}")
+                say(f"resumed after step {content['step']}")
             elif event == "step":
                 bar.update(content["step"] - bar.n)
-                bar.write(line(content["step"], content["metrics"], self._shown))
+                say(line(content["step"], content["metrics"], self._shown))
             elif event == "evaluation":
-                bar.write(f"step {content['step']} evaluation: {pairs(content['metrics'])}")
+                say(f"step {content['step']} evaluation: {pairs(content['metrics'])}")
             elif event == "checkpoint":
-                bar.write(f"step {content['step']}: checkpoint saved")
+                say(f"step {content['step']}: checkpoint saved")
         if bar is not None:
             bar.close()
 

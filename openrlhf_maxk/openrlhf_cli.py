@@ -1,7 +1,7 @@
 """OpenRLHF's own command line, from its installed source: the parser to extend and the job to start.
 
 Upstream builds its parser under ``if __name__ == "__main__"``. The statements up to ``parse_args`` are taken from
-there, so that options can be checked before anything heavy is imported; the job itself is upstream's file, run as it is.
+there, so that options can be checked before anything heavy is imported; the job is upstream's file, run as it is.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -11,11 +13,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from openrlhf_maxk.options import MaxKOptions, add_arguments
-from openrlhf_maxk.platform import is_cpu
+from openrlhf_maxk.platform import environment, is_cpu
+from openrlhf_maxk.run_record import OtherRun, is_done, options_record
+from openrlhf_maxk.run_record import write as write_record
 from openrlhf_maxk.validation import BadOptions, validate
 
 # Where OpenRLHF's default does not fit: it is for a critic, or for nodes of eight GPUs.
-DEFAULTS: dict[str, Any] = {"algo.advantage.estimator": "group_norm", "vllm.num_engines": 1}
+DEFAULTS: dict[str, Any] = {
+    "algo.advantage.estimator": "group_norm",
+    "vllm.num_engines": 1,
+    "rollout.n_samples_per_prompt": 8,
+}
 CPU_DEFAULTS: dict[str, Any] = {
     "actor.num_gpus_per_node": 1,
     "ref.num_gpus_per_node": 1,
@@ -82,7 +90,7 @@ def start_ray(args: Any, verbose: bool) -> None:
     ray.init(
         log_to_driver=verbose,
         logging_level=logging.WARNING,
-        include_dashboard=False if not joins_cluster else None,
+        include_dashboard=None if joins_cluster else False,
         **resources,
     )
 
@@ -95,9 +103,51 @@ def ray_logs() -> str:
     return node.get_logs_dir_path() if node is not None else "on the cluster's nodes"
 
 
+def explain(error: BaseException) -> str:
+    """What went wrong in an actor, without the frames in between."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}" if cause is not error else str(error)
+
+
+def run(flat: argparse.Namespace, args: Any) -> None:
+    """Start Ray and run OpenRLHF's PPO job with this package's seams in place; everything is stopped at the end."""
+    import ray
+    from ray.util.queue import Queue
+
+    from openrlhf_maxk.console import CONSOLE, Follower
+    from openrlhf_maxk.openrlhf_cli import run_upstream
+
+    verbose = getattr(flat, "maxk.verbose")
+    start_ray(args, verbose)
+    queue = Queue(actor_options={"num_cpus": 0})
+    follower = Follower(queue, SHOWN)
+    follower.start()
+    flat = argparse.Namespace(**vars(flat), **{f"maxk.{CONSOLE}": queue})
+    try:
+        with contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO()):
+            run_upstream(flat)
+    except ray.exceptions.RayError as error:
+        logs = ray_logs()
+        follower.close()
+        sys.exit(f"error: the run failed\n{explain(error)}\nThe logs of all actors are in {logs}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; everything is being stopped")
+    finally:
+        follower.close()
+        ray.shutdown()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check the options, start Ray, and run OpenRLHF's PPO job with this package's seams in place."""
+    """Check the options, then train; a finished run with the same options is left as it is."""
+    os.environ.update(environment())
     flat, args = parse(argv)
+    output = getattr(flat, "ckpt.output_dir")
+    try:
+        if is_done(flat):
+            print(f"{output}: trained already with these options; remove the folder to train again")
+            return
+    except OtherRun as error:
+        sys.exit(f"error: {error}")
     import openrlhf_maxk
     from openrlhf_maxk.seams import SeamError
 
@@ -105,28 +155,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         openrlhf_maxk.install()
     except SeamError as error:
         sys.exit(f"error: {error}")
-
-    import ray
-    from ray.util.queue import Queue
-
-    from openrlhf_maxk.console import CONSOLE, Follower
-    from openrlhf_maxk.openrlhf_cli import run_upstream
-
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    verbose = getattr(flat, "maxk.verbose")
-    start_ray(args, verbose)
-    queue = Queue(actor_options={"num_cpus": 0})
-    follower = Follower(queue, SHOWN)
-    follower.start()
-    setattr(flat, f"maxk.{CONSOLE}", queue)
-    try:
-        run_upstream(flat)
-    except ray.exceptions.RayError as error:
-        follower.close()
-        sys.exit(f"error: the run failed\n{error}\nLogs of all actors: {ray_logs()}")
-    finally:
-        follower.close()
-        ray.shutdown()
+    record = options_record(flat)
+    write_record(getattr(flat, "ckpt.path"), record)
+    run(flat, args)
+    write_record(output, record)
+    print(f"{output}: the trained model")
 
 
 if __name__ == "__main__":
