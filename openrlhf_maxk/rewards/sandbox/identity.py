@@ -34,9 +34,8 @@ def _spare(map_path: str, process: int) -> int | None:
 
 
 def become(user: int | None) -> None:
-    """Take on ``user`` (and the group of the same number) if given, and drop all capabilities. Raises OSError."""
+    """Take on ``user`` (and the group of that number) if given, and drop all capabilities. Raises OSError."""
     if user is not None:
-        os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
     syscalls.drop_capabilities()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import struct
 from collections.abc import Sequence
 
 from . import files, syscalls
@@ -34,18 +35,18 @@ _SCOPES = 0b11  # abstract unix sockets, signals
 def version() -> int:
     """The kernel's version of the interface; 0 if there is none."""
     try:
-        return syscalls.syscall(syscalls.LANDLOCK_CREATE_RULESET, None, 0, 1)
+        return syscalls.syscall(syscalls.LANDLOCK_CREATE_RULESET, 0, 0, 1)
     except OSError:
         return 0
 
 
 def ruleset(readable: Sequence[str], writable_tmp: bool) -> int:
-    """A descriptor of the rules; :func:`restrict` applies them. Raises OSError."""
+    """A descriptor of the rules, to be applied with ``landlock_restrict_self``. Needs no_new_privs. Raises OSError."""
     interface = version()
     known = _ACCESS[: _KNOWN.get(interface, 16)]
     attributes = (ctypes.c_uint64 * 3)(_bits(known, known), _TCP, _SCOPES)
     size = 8 if interface < 4 else 16 if interface < 6 else 24
-    descriptor = syscalls.syscall(syscalls.LANDLOCK_CREATE_RULESET, attributes, size, 0)
+    descriptor = syscalls.syscall(syscalls.LANDLOCK_CREATE_RULESET, ctypes.addressof(attributes), size, 0)
     for path in readable:
         _allow(descriptor, path, _READ, known)
     for path in files.DEVICES:
@@ -67,14 +68,8 @@ def _allow(descriptor: int, path: str, names: Sequence[str], known: Sequence[str
     try:
         if not stat.S_ISDIR(os.fstat(target).st_mode):
             names = [name for name in names if name in _ALLOWED_ON_FILES]
-        rule = ctypes.create_string_buffer(12)  # packed: u64 access, s32 descriptor
-        ctypes.memmove(rule, _bits(names, known).to_bytes(8, "little") + target.to_bytes(4, "little"), 12)
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", _bits(names, known), target))
         beneath = 1
-        syscalls.syscall(syscalls.LANDLOCK_ADD_RULE, descriptor, beneath, rule, 0)
+        syscalls.syscall(syscalls.LANDLOCK_ADD_RULE, descriptor, beneath, ctypes.addressof(rule), 0)
     finally:
         os.close(target)
-
-
-def restrict(descriptor: int) -> None:
-    """Apply the rules to this process, for good. Needs no_new_privs. Raises OSError."""
-    syscalls.syscall(syscalls.LANDLOCK_RESTRICT_SELF, descriptor, 0)

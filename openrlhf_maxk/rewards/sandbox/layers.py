@@ -18,9 +18,10 @@ class Layers:
         readable = files.readable()
         self.inside = "namespaces" in wanted and self._enter_namespaces(readable)
         self.user = self._choose_user() if "uid_drop" in wanted else None
-        if self.user is not None and not self.inside:
-            files.reach_modules()
-        self._own_user = self.user is not None or (self.inside and _counts_threads_by_namespace())
+        if self.user is not None:
+            os.setgroups([])
+            if not self.inside:
+                files.reach_modules()
         self._readable = readable
         self._rules: int | None = None
         if "landlock" in wanted:
@@ -28,8 +29,9 @@ class Layers:
         self._filter: seccomp.Filter | None = None
         if "seccomp" in wanted:
             self._make_filter()
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # so that no program may look into this process
+        syscalls.no_new_privileges()
+        syscalls.hide_from_others()
+        limits.apply_lasting(self.user is not None or (self.inside and _counts_threads_by_namespace()))
         self._mapped = limits.mapped_bytes()
 
     def _enter_namespaces(self, readable: Sequence[str]) -> bool:
@@ -64,13 +66,13 @@ class Layers:
         os.setsid()
         if self.inside:
             os.chdir(files.TMP)
-        limits.apply(request, self._mapped, count_threads=self._own_user)
+        limits.apply(request, self._mapped)
         identity.become(self.user)
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        syscalls.die_with_parent()
         if os.getppid() != server:
             os._exit(1)  # it died before it could be told to take us along
         if self._rules is not None:
-            landlock.restrict(self._rules)
+            syscalls.landlock_restrict_self(self._rules)
         if self._filter is not None:
             self._filter.apply(os.getpid())
 

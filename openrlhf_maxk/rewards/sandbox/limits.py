@@ -9,7 +9,7 @@ import resource
 from .protocol import Request
 
 FILE_BYTES = 16 * 2**20  # largest file a program may write, in its private directory
-DESCRIPTORS = 64
+DESCRIPTORS = 128  # more than the server's own, below
 THREADS = 64
 STACK_BYTES = 512 * 2**20  # at most; the stack also counts as memory
 
@@ -34,17 +34,23 @@ def mapped_bytes() -> int:
     return int(os.pread(MAPPED, 100, 0).split()[0]) * resource.getpagesize()
 
 
-def apply(request: Request, mapped: int, count_threads: bool) -> None:
-    """Limit this process. ``count_threads`` only where the user id is this lane's own: the kernel counts per user."""
-    seconds = -(-request.cpu_ns // 10**9) + 1  # a backstop: the server looks at the exact time
-    memory = request.memory_bytes
-    _limit(resource.RLIMIT_CPU, seconds)
-    _limit(resource.RLIMIT_AS, mapped + memory)
+def apply_lasting(count_threads: bool) -> None:
+    """Limits that are the same for all programs: set in the server, inherited by each.
+
+    ``count_threads`` only where the user id is this lane's own: the kernel counts them per user.
+    """
     _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
     _limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
     _limit(resource.RLIMIT_CORE, 0)
     if count_threads:
         _limit(resource.RLIMIT_NPROC, THREADS)
+
+
+def apply(request: Request, mapped: int) -> None:
+    """Limit this process, a program that starts with ``mapped`` bytes of address space."""
+    memory = request.memory_bytes
+    _limit(resource.RLIMIT_CPU, -(-request.cpu_ns // 10**9) + 1)  # a backstop: the server looks at the exact time
+    _limit(resource.RLIMIT_AS, mapped + memory)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)  # stays as it is: programs like to raise it, memory bounds it
     stack = min(memory, STACK_BYTES)
     resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))

@@ -107,7 +107,7 @@ def _wait_outside(inner: int) -> NoReturn:
 def _inside(readable: Sequence[str], spare: int | None, go: int, said: int) -> None:
     """The first process of the new namespaces: set up, tell the outer process, or die."""
     try:
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        syscalls.die_with_parent()
         if os.read(go, 2) != b"go":
             os._exit(1)
         sources = {path: os.open(path, os.O_PATH) for path in (*readable, *files.DEVICES)}
@@ -115,7 +115,7 @@ def _inside(readable: Sequence[str], spare: int | None, go: int, said: int) -> N
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)  # changing the user cleared it
+            syscalls.die_with_parent()  # changing the user undid it
         limits.open_mapped()
         _build_root(sources)
         syscalls.set_host_name(b"sandbox")
@@ -138,7 +138,7 @@ def _build_root(sources: dict[str, int]) -> None:
     _mount_proc(f"{root}/proc")
     os.mkdir(root + files.TMP)
     os.chdir(root)
-    syscalls.syscall(syscalls.PIVOT_ROOT, b".", b".")
+    syscalls.pivot_root(".", ".")
     syscalls.unmount(".")  # the old root, which lies on the new one now
     os.chdir("/")
     fresh_tmp()

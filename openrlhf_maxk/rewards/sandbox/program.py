@@ -25,10 +25,10 @@ def run(job_file: int, status_file: int, own: range) -> NoReturn:
     except MemoryError:
         _out_of_memory()
     except (SyntaxError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
-        os.write(status_file, Stage.COMPILE_ERROR)
+        os.pwrite(status_file, Stage.COMPILE_ERROR, 0)
         _report(error.with_traceback(None))
         _end(1)
-    os.write(status_file, Stage.COMPILED)
+    os.pwrite(status_file, Stage.COMPILED, 0)
     if job["keep_code"]:
         _keep(status_file, codes)
     os.closerange(own.start, own.stop)
@@ -49,7 +49,7 @@ def _keep(status_file: int, codes: list[CodeType]) -> None:
     """Hand the code to the tests that follow; what is too large for it is compiled again by each."""
     try:
         whole = marshal.dumps(codes)
-        if os.write(status_file, whole) == len(whole):
+        if os.pwrite(status_file, whole, len(Stage.COMPILED)) == len(whole):
             return
     except (OSError, ValueError, MemoryError):
         pass

@@ -126,6 +126,7 @@ class Filter:
         self._negated = [8 * i + 4 for i, word in enumerate(words) if word[0] == _EQUAL and word[3] == self._PLACES[1]]
         header = struct.pack("HxxxxxxQ", len(words), ctypes.addressof(self._buffer))
         self._header = ctypes.create_string_buffer(header, len(header))
+        self._address = ctypes.addressof(self._header)
 
     def apply(self, process: int) -> None:
         """Filter this process, whose id is ``process``, for good. Needs no_new_privs. Raises OSError."""
@@ -133,4 +134,4 @@ class Filter:
             struct.pack_into("I", self._buffer, place, process)
         for place in self._negated:
             struct.pack_into("I", self._buffer, place, -process & 0xFFFFFFFF)
-        syscalls.seccomp_filter(self._header)
+        syscalls.seccomp_filter(self._address)

@@ -28,12 +28,10 @@ def main() -> NoReturn:
     os.environ.clear()
     for name in options["modules"]:
         __import__(name)
-    for kind in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(kind, _signal.SIG_IGN)
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP])
     limits.prefer_as_victim()
     limits.open_mapped()
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    syscalls.adopt_orphans()
     server = Server(Layers(options["layers"]))
     server.serve()
     os._exit(0)
@@ -86,11 +84,8 @@ class Server:
                 os.dup2(3 + stream, stream)
             os.closerange(3, 6)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-            _signal.signal(_signal.SIGHUP, _signal.SIG_DFL)
             self.layers.confine(request, self.process)
         except BaseException as error:
-            os.write(STATUS, Stage.NOT_CONFINED + f"{type(error).__name__}: {error}".encode()[:1000])
+            os.pwrite(STATUS, Stage.NOT_CONFINED + f"{type(error).__name__}: {error}".encode()[:1000], 0)
             os._exit(70)
         program.run(JOB, STATUS, OWN)
