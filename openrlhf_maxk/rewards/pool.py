@@ -6,19 +6,19 @@ traceback; one that hangs ends it after ``--maxk.reward_timeout`` seconds withou
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.options import options_of
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
-from openrlhf_maxk.rewards.scorers import Scorer, make_scorer
+from openrlhf_maxk.rewards.worker import RewardWorker
 
-logger = init_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # on workers that died under a group
 
@@ -27,21 +27,11 @@ class RewardError(RuntimeError):
     """The reward function failed, or did not come back."""
 
 
-class RewardWorker:
-    """One process that scores groups."""
-
-    def __init__(self, source: list[str], problems: str | None, cores: int) -> None:
-        self._scorer: Scorer = make_scorer(source, problems, cores)
-
-    def score(self, request: RewardRequest) -> list[Reward]:
-        """One reward for every completion, in order."""
-        return self._scorer(request)
-
-
 @dataclass(slots=True)
 class _Pending:
     request: RewardRequest
     worker: int
+    actor: Any
     attempts: int
 
 
@@ -57,7 +47,6 @@ class RewardPool:
         self._timeout = timeout
         self._workers = [self._make() for _ in range(workers)] if self.enabled else []
         self._pending: dict[Any, _Pending] = {}
-        self._answers: dict[Any, Any] = {}  # the reference handed out → the reference of the latest attempt
         self._last_progress = time.monotonic()
         if self.enabled:
             self._wait_until_ready()
@@ -97,7 +86,7 @@ class RewardPool:
                         f"label {pending.request.label!r}: {error}"
                     ) from None
                 logger.warning(f"a reward worker died; its groups are scored again ({error})")
-                self._replace(pending.worker)
+                self._replace(pending)
                 ref = self._submit(pending.request, pending.attempts + 1)
                 pending = self._pending.pop(ref)
             except ray.exceptions.RayTaskError as error:
@@ -124,16 +113,15 @@ class RewardPool:
         for pending in self._pending.values():
             loads[pending.worker] += 1
         worker = min(range(len(loads)), key=loads.__getitem__)
-        ref = self._workers[worker].score.remote(request)
-        self._pending[ref] = _Pending(request, worker, attempts)
+        actor = self._workers[worker]
+        ref = actor.score.remote(request)
+        self._pending[ref] = _Pending(request, worker, actor, attempts)
         return ref
 
-    def _replace(self, worker: int) -> None:
-        """Start a new worker where one died; only the first of its groups to notice does it."""
-        try:
-            ray.get(self._workers[worker].__ray_ready__.remote())
-        except ray.exceptions.RayActorError:
-            self._workers[worker] = self._make()
+    def _replace(self, pending: _Pending) -> None:
+        """Start a new worker where one died; of its groups, the first to notice does it."""
+        if self._workers[pending.worker] is pending.actor:
+            self._workers[pending.worker] = self._make()
 
     def _wait_until_ready(self) -> None:
         try:
