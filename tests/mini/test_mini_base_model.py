@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
+from openrlhf_maxk import platform
 from openrlhf_maxk.problems.mini import base_model
 from openrlhf_maxk.problems.mini.base_model import ModelSettings, train_base_model
 from openrlhf_maxk.problems.mini.demonstrations import demonstrations
@@ -107,14 +108,14 @@ def test_the_default_model_is_of_the_kind_the_benchmark_needs(tmp_path):
     from openrlhf_maxk.problems.mini.generator import ProblemSettings, generate
 
     train_base_model(tmp_path, ModelSettings())
-    held_out = [p for p, _ in generate(ProblemSettings(train=1, validation=1, test=96)) if "/test/" in p.id]
-    scores = sampled_scores(tmp_path, held_out, samples=128)
+    held_out = [p for p, _ in generate(ProblemSettings(train=1, validation=1, test=64)) if "/test/" in p.id]
+    scores = sampled_scores(tmp_path, held_out, samples=64)
     solved = (scores == 1).float()
-    figures = {k: (max_at_k(scores, k).mean().item(), pass_at_k(solved, k).mean().item()) for k in (1, 8, 128)}
+    figures = {k: (max_at_k(scores, k).mean().item(), pass_at_k(solved, k).mean().item()) for k in (1, 8, 64)}
     assert 0.12 < figures[1][0] < 0.32
     assert 0.05 < figures[1][1] < 0.18
     assert 0.45 < figures[8][0] < 0.65
-    assert 0.8 < figures[128][0] < 0.97
+    assert 0.7 < figures[64][0] < 0.95
 
 
 def sampled_scores(folder, problems, samples: int) -> torch.Tensor:
@@ -125,7 +126,7 @@ def sampled_scores(folder, problems, samples: int) -> torch.Tensor:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    rows = []
+    rows: list[list[float]] = []
     for start in range(0, len(problems), 16):
         batch = problems[start : start + 16]
         prompts = tokenizer([p.statement for p in batch], return_tensors="pt", padding=True)
@@ -144,15 +145,20 @@ def sampled_scores(folder, problems, samples: int) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_vllm_loads_it_and_decodes_alike(trained):
+def test_vllm_loads_it_and_decodes_alike(trained, monkeypatch):
+    for name, value in platform.environment().items():
+        monkeypatch.setenv(name, value)
     vllm = pytest.importorskip("vllm")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
     prompts = [d.prompt for d in islice(demonstrations(seed=9), 4)]
-    engine = vllm.LLM(str(trained[0]), max_model_len=128, enforce_eager=True, max_num_seqs=8)
+    engine = vllm.LLM(
+        str(trained[0]), max_model_len=128, enforce_eager=True, max_num_seqs=8, gpu_memory_utilization=0.2
+    )
     wanted = vllm.SamplingParams(n=2, temperature=1.0, max_tokens=16, skip_special_tokens=False, seed=0)
     for prompt, result in zip(prompts, engine.generate(prompts, wanted, use_tqdm=False), strict=True):
         assert result.prompt_token_ids == tokenizer(prompt)["input_ids"]
         for output in result.outputs:
-            assert output.text == tokenizer.decode(output.token_ids, skip_special_tokens=False)
+            decoded = tokenizer.decode(output.token_ids, skip_special_tokens=False)
+            assert output.text == decoded.removesuffix(tokenizer.eos_token)  # which vLLM does not show
