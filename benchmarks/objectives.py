@@ -46,7 +46,7 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "marginal gain, exact": lambda rewards, ratios, k: marginal_gain(rewards, k, ratios),
     "leave one out, exact": lambda rewards, ratios, k: leave_one_out(rewards, k, ratios),
 }
-MATRICES_AT_ONCE = 6
+MATRICES_AT_ONCE = 4
 TARGETS = {"first order": 200, "exact": 25}  # times the matrix form, at n = 256
 
 
