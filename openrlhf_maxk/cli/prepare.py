@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -54,13 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def runner(options: PrepareOptions):
+def runner(options: PrepareOptions) -> Callable[[ExitStack], RunMany]:
     """A function that starts the project's executor, which runs programs on all cores until its stack is closed."""
 
     def start(stack: ExitStack) -> RunMany:
-        from openrlhf_maxk.rewards.executor import Executor
+        from openrlhf_maxk.rewards.executor import Executor, SandboxUnavailableError
 
-        return stack.enter_context(Executor(cores=options.cores or None)).run_many
+        try:
+            executor = Executor(cores=options.cores or None, unsafe=options.unsafe)
+        except SandboxUnavailableError as e:
+            raise SourceError(f"{e} Here that is --unsafe; --no-validate runs none") from None
+        return stack.enter_context(executor).run_many
 
     return start
 

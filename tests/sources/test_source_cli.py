@@ -12,6 +12,7 @@ from originals import CODECONTESTS, contest, write_json_lines, write_parquet
 
 from openrlhf_maxk.cli.prepare import build_parser, main
 from openrlhf_maxk.problems.sources import SOURCES
+from openrlhf_maxk.rewards import executor
 
 
 @pytest.fixture
@@ -40,6 +41,24 @@ def test_the_projects_executor_validates(tmp_path: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "       -1 reference_fails\n" in shown
     assert "validation: 6 passed\n" in shown
+
+
+def test_programs_that_cannot_be_locked_down_are_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Unavailable:
+        def __init__(self, cores: int | None, unsafe: bool) -> None:
+            started.append(unsafe)
+            raise executor.SandboxUnavailableError("nothing can be locked down.")
+
+    monkeypatch.setattr(executor, "Executor", Unavailable)
+    source = write_parquet(tmp_path / "train-00000-of-00001.parquet", [contest(1)], CODECONTESTS)
+    assert main(command("codecontests", source, tmp_path, "--token_limit", "0")) == 1
+    assert "nothing can be locked down. Here that is --unsafe; --no-validate runs none" in capsys.readouterr().err
+    main(command("codecontests", source, tmp_path, "--token_limit", "0", "--unsafe"))
+    assert started == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,16 @@ class Index:
                 yield owner, count / smaller
 
 
+@dataclass(frozen=True)
+class Contaminant:
+    """A prepared folder whose problems must not occur in another."""
+
+    data_set: str
+    manifest: str  # SHA-256
+    ids: list[str]
+    index: Index
+
+
 def repeats(fingerprints: Sequence[Fingerprint], overlap: float) -> dict[int, int]:
     """Problems that repeat an earlier one that stays: position to the position of that one."""
     index = Index(fingerprints, overlap)

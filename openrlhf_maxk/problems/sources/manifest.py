@@ -86,9 +86,10 @@ def _spread(counts: Sequence[int]) -> dict[str, float]:
     }
 
 
-def identity_hash(identity: Mapping[str, Any]) -> str:
+def written_identity(identity: Mapping[str, Any]) -> str:
     """A short name of everything that decides what is written."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    decisive = {name: value for name, value in identity.items() if name != "asked_revision"}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class PrepareOptions:
     )
     unreferenced: str = option("keep", "problems without a reference solution", choices=("keep", "drop"))
     cores: int = option(0, "cores for validation; 0: all", identity=False)
+    unsafe: bool = option(False, "run programs even where they cannot be locked down", identity=False)
     time_scale: float = option(2.0, "times the original time limit, for Python on this machine")
     cpu_seconds: float = option(6.0, "time limit of problems that state none, before scaling")
     max_cpu_seconds: float = option(20.0, "longest time limit, after scaling")
@@ -63,7 +64,7 @@ class PrepareOptions:
     overlap: float = option(0.5, "share of common n-grams from which two statements are near-duplicates; 0: never")
     ngram: int = option(8, "words of an n-gram")
 
-    max_row_mb: int = option(512, "larger rows are rejected unread, MiB")
+    max_row_mb: int = option(256, "larger rows are rejected unread, MiB")
     max_decoded_mb: int = option(256, "largest size of packed tests after unpacking, MiB")
     max_test_mb: int = option(16, "largest test, MiB")
     max_tests_mb: int = option(128, "all tests of a problem, MiB")

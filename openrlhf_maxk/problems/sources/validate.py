@@ -55,12 +55,12 @@ class Validator:
         Raises:
             SourceError: if programs cannot be run. Nothing is decided about their problems.
         """
-        if self.run_many is None:
-            return [Accepted(c.problem, c.references, "off") for c in candidates]
         answers: list[Accepted | Rejected | None] = [None] * len(candidates)
         for i, candidate in enumerate(candidates):
             if not candidate.references and self.options.unreferenced == "drop":
                 answers[i] = Rejected("no_reference")
+        if self.run_many is None:
+            return [a or Accepted(c.problem, c.references, "off") for a, c in zip(answers, candidates, strict=True)]
         self._check_checkers(candidates, answers)
         referenced = [i for i, c in enumerate(candidates) if answers[i] is None and c.references]
         strict = [(candidates[i].problem, candidates[i].references) for i in referenced]
