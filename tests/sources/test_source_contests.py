@@ -97,7 +97,7 @@ def test_difficulties(difficulty: Any, options: dict[str, Any], expected: str) -
         ({"time_limit": "soon"}, "invalid_json"),
         ({"memory_limit_bytes": "much"}, "wrong_type"),
         ({"private_tests": pairs(("1", "")), "public_tests": pairs(), "generated_tests": pairs()}, "empty_outputs"),
-        ({"private_tests": pairs(("x" * (16 * 2**20 + 1), "1"))}, "absurd_size"),
+        ({"private_tests": pairs(("x" * (32 * 2**20 + 1), "1"))}, "absurd_size"),
         ({"private_tests": pairs(*((str(i), "1") for i in range(5001)))}, "absurd_size"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_function_that_is_no_method() -> None:
         ({"private_test_cases": packed([case("1", "2", "interactive")])}, "unknown_test_type"),
         ({"private_test_cases": packed([case("1", "2", "functional")])}, "mixed_test_types"),
         ({"private_test_cases": packed([{"input": 1, "output": "2", "testtype": "stdin"}])}, "wrong_type"),
-        ({"private_test_cases": packed([case("x" * (16 * 2**20), "2")])}, "absurd_size"),
+        ({"private_test_cases": packed([case("x" * (32 * 2**20), "2")])}, "absurd_size"),
         ({"public_test_cases": "[]", "private_test_cases": "[]"}, "no_tests"),
         ({"public_test_cases": "[{"}, "invalid_json"),
         ({"public_test_cases": 4}, "wrong_type"),

@@ -83,6 +83,9 @@ def test_the_same_inputs_and_options_give_the_same_bytes(prepare: Prepare, shard
         "reference_fails": 2,
         "too_hard": 2,
     }
+    lines = (tmp_path / "a" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
+    first = {"file": "train-00000-of-00002.parquet", "row": 2, "id": "codecontests/p00002 Sum"}
+    assert json.loads(lines[0]) == {**first, "reason": "too_hard", "detail": "C"}
     assert manifest == json.loads((tmp_path / "a" / "manifest.json").read_text(encoding="utf-8"))
     shards = shards.rename(tmp_path / "moved")
     for i, chunk_rows in enumerate((1, 2, 5, 1000)):
@@ -366,6 +369,7 @@ def test_files_of_any_rows_add_up(prepare: Prepare, tmp_path: Path, data: st.Dat
             )
         rows.append(row)
     rows.append(numbered(CONVERTIBLE[-1:], 500)[0])
+    rows.append({**rows[-1], "task_id": "\ud800"})
     source = write_json_lines(tmp_path / "any" / "mbpp.jsonl", rows)
     manifest = prepare("mbpp", source, overwrite=True)
     assert adds_up(manifest)

@@ -52,6 +52,7 @@ class CodeContests(Source):
     name = "codecontests"
     options_type = CodeContestsOptions
     repo = "deepmind/code_contests"
+    key = "name"
     required = (
         *("name", "description", "public_tests", "private_tests", "generated_tests", "source", "difficulty"),
         *("solutions", "time_limit", "memory_limit_bytes", "input_file", "output_file"),

@@ -44,6 +44,7 @@ class CodeForces(Source):
     name = "codeforces"
     options_type = CodeForcesOptions
     repo = "open-r1/codeforces"
+    key = "id"
     required = (
         *("id", "title", "description", "input_format", "output_format", "examples", "official_tests"),
         *("official_tests_complete", "input_mode", "time_limit", "memory_limit"),

@@ -30,6 +30,7 @@ class Draft:
     row: int
     group: Group
     split: str
+    name: str = ""  # for people, until there is an id
     fingerprint: Fingerprint | None = None
     candidate: Candidate | None = None
     rejected: Rejected | None = None
@@ -134,6 +135,7 @@ class Decider:
         draft = Draft(number, row.index, Group(), split)
         try:
             draft.group = self.source.group(row.fields)
+            draft.name = self._name(row.fields)
             draft.fingerprint = self._fingerprint(row.fields)
             candidate = self.source.convert(row.fields, split, self.files)
             if draft.fingerprint is None:  # no problem is kept that could not be compared with others
@@ -153,6 +155,14 @@ class Decider:
         except Exception as e:  # a row that nothing foresaw: counted under a name that shows
             draft.rejected = Rejected("unexpected_error", type(e).__name__)
         return draft
+
+    def _name(self, fields: Mapping[str, Any]) -> str:
+        value = fields.get(self.source.key)
+        if isinstance(value, str):
+            value = value[:200].encode(errors="replace").decode()
+        elif isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**18:
+            return ""
+        return f"{self.source.name}/{value}"
 
     def _fingerprint(self, fields: Mapping[str, Any]) -> Fingerprint | None:
         try:
@@ -176,7 +186,7 @@ class Decider:
         decisions, prepared = [], []
         for d in drafts:
             answer = answers.get(id(d), d.rejected)
-            decision = Decision(d.file, d.row, d.group, split=d.split, fingerprint=d.fingerprint)
+            decision = Decision(d.file, d.row, d.group, id=d.name, split=d.split, fingerprint=d.fingerprint)
             if d.candidate is not None:
                 split = str(d.candidate.problem.provenance.get("split", d.split))
                 decision = replace(decision, id=d.candidate.problem.id, split=split)

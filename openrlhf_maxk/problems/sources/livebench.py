@@ -38,6 +38,7 @@ class LiveBench(Source):
     name = "livebench"
     options_type = LiveBenchOptions
     repo = "livebench/coding"
+    key = "question_id"
     required = (
         *("question_id", "task", "turns", "question_title"),
         *("public_test_cases", "private_test_cases", "original_json"),

@@ -67,6 +67,7 @@ class LiveCodeBench(Source):
     name = "livecodebench"
     options_type = LiveCodeBenchOptions
     repo = "livecodebench/code_generation_lite"
+    key = "question_id"
     required = (
         *("question_title", "question_content", "platform", "question_id", "contest_date"),
         *("starter_code", "difficulty", "public_test_cases", "private_test_cases", "metadata"),

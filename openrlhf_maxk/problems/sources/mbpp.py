@@ -60,6 +60,7 @@ class Mbpp(Source):
     name = "mbpp"
     options_type = MbppOptions
     repo = "google-research-datasets/mbpp"
+    key = "task_id"
     required = ("task_id", "code", "test_list")
     columns = ("text", "prompt", "test_setup_code", "test_imports")
 

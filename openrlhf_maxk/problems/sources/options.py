@@ -66,8 +66,8 @@ class PrepareOptions:
 
     max_row_mb: int = option(256, "larger rows are rejected unread, MiB")
     max_decoded_mb: int = option(256, "largest size of packed tests after unpacking, MiB")
-    max_test_mb: int = option(16, "largest test, MiB")
-    max_tests_mb: int = option(128, "all tests of a problem, MiB")
+    max_test_mb: int = option(32, "largest test, MiB")
+    max_tests_mb: int = option(256, "all tests of a problem, MiB")
     max_tests: int = option(5000, "tests of a problem")
     max_statement_chars: int = option(100_000, "longest statement, characters")
     chunk_rows: int = option(64, "rows between two points that a killed job goes on from", identity=False)

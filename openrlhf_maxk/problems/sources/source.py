@@ -83,6 +83,7 @@ class Source(ABC):
     name: ClassVar[str]
     options_type: ClassVar[type[PrepareOptions]]
     repo: ClassVar[str] = ""  # on the hub; empty for a source that makes its rows itself
+    key: ClassVar[str] = ""  # the column that tells rows apart, for people
     required: ClassVar[tuple[str, ...]] = ()  # columns without which a file is not one of this data set
     columns: ClassVar[tuple[str, ...]] = ()  # columns that are read where present, beside the required ones
 
