@@ -6,9 +6,10 @@ The matrix form is the computation of arXiv:2510.23393, listing 3 (w′, to firs
 are sorted, the diagonal is a diagonal, each group is multiplied with its own matrix, and the binomials do not overflow.
 It builds a few n x n matrices a group. Ours are O(n log n) to first order and O(n k) exactly, and never build one.
 
-Threads that wait sleep instead of spinning, for all methods alike: spinning ones starve each other on a busy machine.
-Methods take turns within each round, so that a busy machine slows down all of them. Ratios are given of the median and
-of the fastest times. Peak memory is by how much one call, in a fresh process, raises that process's high-water mark.
+Threads that wait spin for a moment and then sleep, for all methods alike: on a busy machine, ones that spin on starve
+each other. Methods take turns within each round, so that other load slows down all of them. Ratios are given of the
+median and of the fastest times. Peak memory is by how much one call, in a fresh process, raises that process's
+high-water mark.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # a fraction of a millisecond
 warnings.filterwarnings("ignore", category=FutureWarning)
 
 import torch  # noqa: E402

@@ -42,13 +42,14 @@ def first_order(rewards: Tensor, ratios: Tensor, k: int, form: Form) -> Tensor:
     best, best_of_pair, best_of_triple = (subset_shares(n, k, fixed, device) for fixed in (1, 2, 3))
     r, delta = groups.rewards, groups.sort(ratios).sub_(1)
     lower = sum_below(delta[..., :-1])  # Σ_{l<j} δ_l
-    triples = best_of_triple * r
 
-    # i is the best of its subset; then j is, with i below it. There δ_i is in ``lower``, and is taken out again.
-    weights = torch.addcmul(best, best_of_pair, lower).mul_(r)
+    # i is the best of its subset; then j is, with i below it.
+    weights = torch.addcmul(best, best_of_pair, lower)
     pairs = torch.addcmul(best_of_pair, best_of_pair, delta).addcmul_(best_of_triple, lower).mul_(r)
-    weights += sum_above(pairs[..., 1:])
-    weights.addcmul_(delta, sum_above(triples[..., 1:]), value=-1)
+    # δ_i is in ``lower`` of every j above, where only further members belong. What it counts depends on the form.
+    own = -best_of_triple
     if form is Form.SCORE:
-        weights.addcmul_(delta, sum_above((best_of_pair * r)[..., 1:]).addcmul_(best, r))
+        own = best_of_pair - best_of_triple
+        weights.addcmul_(best, delta)
+    weights.mul_(r).add_(sum_above(pairs[..., 1:])).addcmul_(delta, sum_above((own * r)[..., 1:]))
     return groups.restore(weights)

@@ -24,10 +24,12 @@ class SortedGroups:
         """Sort finite float64 rewards of shape (..., n).
 
         As integers of the same order, which torch sorts in two thirds of the time: the bits of a positive float64 grow
-        with it, those below the sign of a negative one shrink.
+        with it, and so do those of a negative one once all below the sign are flipped.
         """
-        keys, order = _swapped(rewards.contiguous().view(torch.int64)).sort(dim=-1, stable=True)
-        return cls(_swapped(keys).view(torch.float64), order)
+        bits = rewards.contiguous().view(torch.int64)
+        keys = (bits >> 63).bitwise_and_(torch.iinfo(torch.int64).max).bitwise_xor_(bits)
+        order = keys.sort(dim=-1, stable=True).indices
+        return cls(rewards.gather(-1, order), order)
 
     @property
     def gaps(self) -> Tensor:
@@ -41,11 +43,6 @@ class SortedGroups:
     def restore(self, values: Tensor) -> Tensor:
         """Put values in this order, (..., n), back where their completions were."""
         return torch.empty_like(values).scatter_(-1, self.order, values)
-
-
-def _swapped(bits: Tensor) -> Tensor:
-    """Flip the bits below the sign of negative numbers; its own inverse."""
-    return bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)
 
 
 def subset_shares(n: int, k: int, fixed: int, device: torch.device) -> Tensor:
