@@ -94,7 +94,7 @@ def gain(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Tensor
     elif order is Order.FIRST:
         shares, _, _ = _first_order_shares(groups.sort(ratios), k)
     else:
-        (shares,) = by_columns(lambda rho: (leading_shares(rho, k - 1),), groups.sort(ratios), k=k)
+        (shares,) = by_columns(lambda rho: (leading_shares(rho, k - 1),), groups.sort(ratios), k=k, outputs=1)
         shares = shares[..., 1:] * (k / n)
     return groups.restore(sum_below(shares * groups.gaps))
 
@@ -122,6 +122,7 @@ def contrast(rewards: Tensor, k: int, ratios: Tensor | None, order: Order) -> Te
             groups.sort(ratios),
             pad(losses, (1, 0)),
             k=k,
+            outputs=2,
         )
         shares, lost = shares[..., 1:] * (k / n), lost * (k / n)
     return groups.restore((sum_below(wins * shares) - lost) / (n - k))

@@ -48,7 +48,7 @@ def exact(rewards: Tensor, ratios: Tensor, k: int, form: Form) -> Tensor:
     """:func:`exact_weights` of checked arguments."""
     groups = SortedGroups.of(rewards)
     rho = groups.sort(ratios)
-    (weights,) = by_columns(lambda r, rho: (_derivative(r, rho, k),), groups.rewards, rho, k=k)
+    (weights,) = by_columns(lambda r, rho: (_derivative(r, rho, k),), groups.rewards, rho, k=k, outputs=1)
     return groups.restore(rho * weights if form is Form.SCORE else weights)
 
 

@@ -18,7 +18,7 @@ small batches what they cost is the number of calls.
 from __future__ import annotations
 
 from fractions import Fraction
-from math import comb, isqrt, log2
+from math import comb, isqrt, ldexp, log2
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class _Sweep:
         self.shrink = [round(start * log2(1 + 2.0**self.tilt)) for start in self.starts]  # of a stretch
         self.tilted = (ratios * 2.0**self.tilt).unbind(0)
         self.states = ratios.new_zeros(stretch + 1, size + 1, batch)  # of one stretch, both its ends included
+        subsets = comb(self.n - 1, size)
+        self.subset_bits = subsets.bit_length()
+        self.per_subset = float(Fraction(2**self.subset_bits, subsets))  # 2^subset_bits / C(n−1, s), rounded once
         self.kept: list[Tensor] = []  # the state at the start of each stretch, as much as the stretch needs of it
 
     def forward(self, keep: bool) -> Tensor:
@@ -128,4 +131,4 @@ class _Sweep:
 
     def _unit(self, index: int) -> float:
         """What a state e_s(t) of stretch ``index`` is multiplied with to be g(t)."""
-        return float(Fraction(2) ** (self.shrink[index] - self.tilt * self.size) / comb(self.n - 1, self.size))
+        return ldexp(self.per_subset, self.shrink[index] - self.tilt * self.size - self.subset_bits)
