@@ -115,7 +115,7 @@ def score_once(options: argparse.Namespace) -> None:
         problems = load_problem_set(base / "problems")
         source = CompletionsFile.open(base / "samples.jsonl", problems)
         plan = Plan("toy", problems, problems.prompts(), source, Sampling(), options.samples)
-        run = RunFolder.create(base / "runs", plan.name, plan.key(), {})
+        run = RunFolder.create(base / "runs", plan.name, plan.key(), plan.prompts, {})
         generate(run, source, plan.prompts, options.samples, 0)
         execute(run, problems, Runner(), lambda completion: completion, options.samples)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

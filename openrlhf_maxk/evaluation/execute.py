@@ -56,7 +56,8 @@ def execute(
     problem_of = lru_cache(_PROBLEMS_IN_MEMORY)(problems.problems.__getitem__)
     taken = {(record["problem"], record["program"]) for record in run.results}  # executed, or in flight
     program_of = {(record["problem"], record["index"]): record["program"] for record in run.programs}
-    with _Results(run) as results, tqdm(total=len(problems) * samples, desc="execute", unit="sample") as bar:
+    total = sum(1 for _ in first_samples(run, problems, samples))
+    with tqdm(total=total, desc="execute", unit="sample") as bar, _Results(run, bar) as results:
         for sample in first_samples(run, problems, samples):
             problem, index, program = sample["problem"], sample["index"], None
             if (problem, index) not in program_of:
@@ -70,7 +71,8 @@ def execute(
                 program = extract(sample["completion"]) if program is None else program
                 assert program is not None
                 results.expect(problem, digest, runner.submit(program, problem_of(problem)))
-            bar.update()
+            else:
+                bar.update()  # the others when their program has been run
         results.finish()
     return results.execution
 
@@ -78,9 +80,10 @@ def execute(
 class _Results:
     """The programs in flight. What they tell is written as they finish, in whatever order."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, bar: tqdm) -> None:
         self.execution = Execution()
         self._run = run
+        self._bar = bar
         self._stack = ExitStack()
         self._finished: SimpleQueue[tuple[str, str, Future[ProgramResult]]] = SimpleQueue()
         self._in_flight = 0
@@ -117,6 +120,7 @@ class _Results:
     def _take(self) -> None:
         problem, digest, future = self._finished.get()
         self._in_flight -= 1
+        self._bar.update()
         result = future.result()
         if result.scored:
             self.execution.executed += 1

@@ -48,13 +48,15 @@ def generate(
         tqdm(total=total, initial=total - wanted, desc="generate", unit="sample") as bar,
     ):
         for batch in sampler.sample(requests):
+            if not batch:
+                bar.unpause()  # the work begins now
             writer.append(sample.record() for sample in batch)
             done += len(batch)
             tokens += sum(max(sample.tokens, 0) for sample in batch)
-            bar.update(len(batch))
             elapsed = bar.format_dict["elapsed"]
             if tokens and elapsed:
-                bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s")
+                bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s", refresh=False)
+            bar.update(len(batch))
     if done < wanted:
         raise IncompleteError(
             f"{wanted - done} of {wanted} samples could not be generated; the others are saved in "

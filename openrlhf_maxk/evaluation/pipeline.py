@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -42,7 +42,8 @@ class Plan:
     samples: int
     ks: npt.NDArray | None = None  # values of k to report; powers of two unless given
     max_unscored: float = 0.01  # the largest share of samples that may be left out because they could not be run
-    about: Mapping[str, Any] | None = None  # recorded beside the settings
+    modules: tuple[str, ...] = ()  # that programs may import besides the standard library; the runner has them
+    about: Mapping[str, Any] = field(default_factory=dict)  # recorded beside the settings
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -58,6 +59,7 @@ class Plan:
             "sampler": dict(self.sampler.identity()),
             "sampling": asdict(self.sampling),
             "problems": self.problems.digest(self.prompts),
+            "modules": sorted(self.modules),
         }
 
 
@@ -83,7 +85,7 @@ def evaluate(
         UnscoredError: too many programs could not be executed.
         LogError: another process is evaluating the same.
     """
-    run = RunFolder.create(root, plan.name, plan.key(), plan.about or {})
+    run = RunFolder.create(root, plan.name, plan.key(), plan.prompts, plan.about)
     with run.writing():
         generate(run, plan.sampler, plan.prompts, plan.samples, plan.sampling.seed)
         with runner() as running:

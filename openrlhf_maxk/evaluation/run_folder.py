@@ -3,12 +3,13 @@
 ::
 
     <root>/<name>-<key>/
-      run.json     the settings behind the key, and where things came from
-      samples/     log of completions                    written by the generate stage
-      programs/    log: which program each completion is  }
-      results/     log: what running each program told    } written by the execute stage
-      scores/      the outcome: rewards of every sample, tables, figures   written by the score stage
-    <root>/latest  a link to the run evaluated last
+      run.json       the settings behind the key, and where things came from
+      prompts.jsonl  what is put before the model, problem by problem
+      samples/       log of completions, written by the generate stage
+      programs/      log of which program each completion is, written by the execute stage
+      results/       log of what running each program told, written by the execute stage
+      scores/        rewards of every sample, summary, curves, written by the score stage
+    <root>/latest    a link to the run evaluated last
 
 Other settings lead to another folder, so nothing stale can be used; the same settings lead back to the same one.
 """
@@ -29,6 +30,7 @@ from openrlhf_maxk.problems.atomic import write_text
 
 FORMAT = 1
 SETTINGS = "run.json"
+PROMPTS = "prompts.jsonl"
 LATEST = "latest"
 
 
@@ -48,7 +50,12 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, root: str | os.PathLike[str], name: str, key: Mapping[str, Any], about: Mapping[str, Any]
+        cls,
+        root: str | os.PathLike[str],
+        name: str,
+        key: Mapping[str, Any],
+        prompts: Mapping[str, str],
+        about: Mapping[str, Any],
     ) -> RunFolder:
         """The run with these settings under ``root``, made if it is not there.
 
@@ -56,11 +63,14 @@ class RunFolder:
             root: folder of runs.
             name: for people; the first part of the run's name.
             key: everything that decides the outcome, as JSON values.
+            prompts: by problem id, kept for people.
             about: what else is worth knowing (paths, versions); of the first time.
         """
         digest = _digest(key)
         run = cls(Path(root) / f"{_readable(name)}-{digest}")
         if not (run.path / SETTINGS).exists():
+            rows = (json.dumps({"problem": problem, "prompt": text}) for problem, text in prompts.items())
+            write_text(run.path / PROMPTS, "".join(f"{row}\n" for row in rows))
             settings = {"format": FORMAT, "name": name, "key": digest, "settings": dict(key), "about": dict(about)}
             write_text(run.path / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
         run.settings()  # whole and of this format
@@ -77,6 +87,11 @@ class RunFolder:
             if (candidate / SETTINGS).is_file():
                 return cls(candidate.resolve())
         raise RunFolderError(f"{path} is no evaluation (it has no {SETTINGS}) and no folder of evaluations")
+
+    def prompts(self) -> dict[str, str]:
+        """What was put before the model, by problem id."""
+        with open(self.path / PROMPTS, encoding="utf-8") as file:
+            return {row["problem"]: row["prompt"] for row in map(json.loads, file)}
 
     def settings(self) -> dict[str, Any]:
         """What :meth:`create` recorded.

@@ -74,7 +74,10 @@ class Sampler(Protocol):
         ...
 
     def sample(self, requests: Sequence[Request]) -> Iterator[list[Sample]]:
-        """Answer requests, in any order and any portions. What a sampler cannot answer it leaves out."""
+        """Answer requests, in any order and any portions. What a sampler cannot answer it leaves out.
+
+        An empty portion says that preparations are over and the work begins.
+        """
         ...
 
 

@@ -29,8 +29,8 @@ def metric_table(
     problems it rests on.
     """
     ks = shown_ks(evaluations, ks)
-    table = Table(title=f"{metric}@k, {confidence:.0%} confidence over problems", title_justify="left")
-    table.add_column("k", justify="right")
+    table = Table()
+    table.add_column("", justify="right")
     columns = []
     for name, scores in evaluations.items():
         table.add_column(name, justify="right")
@@ -53,6 +53,7 @@ def print_tables(
     console = console or Console()
     for metric in METRICS:
         console.print(metric_table(evaluations, metric, ks))
+    console.print("means over problems with their 95 % confidence intervals", style="dim", highlight=False)
     for name, scores in evaluations.items():
         console.print(f"{name}: {summary(scores)}", highlight=False)
 

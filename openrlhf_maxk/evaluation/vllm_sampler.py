@@ -66,6 +66,7 @@ class VllmSampler:
             EngineError: an engine could not start, or died.
         """
         with Engines(self) as engines:
+            yield []
             yield from engines.sample(requests)
 
     def engine_arguments(self) -> dict[str, Any]:
@@ -254,6 +255,7 @@ def _start_ray() -> bool:
 
     if ray.is_initialized():
         return False
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" not in os.environ:
         quiet["include_dashboard"] = False

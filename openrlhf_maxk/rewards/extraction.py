@@ -9,7 +9,7 @@ The rule, in order:
    block: the text starts inside it.
 3. The last block that is marked as Python is the program. If none is, it is the last block without a language. Empty
    blocks do not count, nor do blocks in other languages.
-4. Without any fence, the whole text is the program if a line of it looks like Python.
+4. Without any fence, the whole text is the program if a line of it looks like Python, indented or not.
 5. Otherwise there is no program.
 
 Time is linear in the text, and nothing of it is parsed or compiled here: that is work for the sandbox.
@@ -96,7 +96,7 @@ def _language(info: str) -> str:
 
 
 def _looks_like_code(lines: list[str]) -> bool:
-    return any(_CODE_LINE.match(line[:_LONGEST_LINE]) for line in lines)
+    return any(_CODE_LINE.match(line[:_LONGEST_LINE].lstrip()) for line in lines)
 
 
 def _without_indent(line: str, indent: int) -> str:

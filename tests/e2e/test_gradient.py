@@ -35,6 +35,7 @@ def record(request, tmp_path_factory):
         ds__zero_stage=stage,
         actor__num_gpus_per_node=2,
         actor__max_norm=0,
+        actor__adam__lr=5e-5,
         train__batch_size=batch,
         train__micro_batch_size=micro,
         rollout__batch_size=prompts,

@@ -205,7 +205,7 @@ def test_samples_that_could_not_be_generated_are_asked_for_again(store, tmp_path
 
 def test_two_processes_at_once_are_refused(store, tmp_path):
     plan = plan_of(store, FakeSampler())
-    run = RunFolder.create(tmp_path / "runs", plan.name, plan.key(), {})
+    run = RunFolder.create(tmp_path / "runs", plan.name, plan.key(), plan.prompts, {})
     with run.writing(), pytest.raises(LogError, match=f"being written by process {os.getpid()}"):
         evaluate(plan, tmp_path / "runs", FakeRunner(), extract)
 

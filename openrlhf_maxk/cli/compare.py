@@ -1,0 +1,56 @@
+"""``python -m openrlhf_maxk.cli.compare BEFORE AFTER ... --out DIR``: evaluations side by side.
+
+Each argument is a folder that ``openrlhf_maxk.cli.evaluate`` wrote (the latest evaluation in it is taken), or
+NAME=FOLDER. The first is the baseline. Writes tables (Markdown, LaTeX, CSV), figures and one HTML page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from openrlhf_maxk.cli.evaluate import positive
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 for an error, 2 for wrong options."""
+    options = build_parser().parse_args(arguments)
+
+    from openrlhf_maxk.evaluation.loading import load_evaluations
+    from openrlhf_maxk.evaluation.log import LogError
+    from openrlhf_maxk.evaluation.report import REPORT, write_comparison
+    from openrlhf_maxk.evaluation.run_folder import RunFolderError
+    from openrlhf_maxk.evaluation.tables import print_tables
+
+    ks = None if options.k is None else np.asarray(sorted(set(options.k)), dtype=np.int64)
+    try:
+        evaluations = load_evaluations(options.evaluations)
+        write_comparison(evaluations, options.out, ks, paper=options.paper)
+    except (RunFolderError, LogError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
+    print_tables({name: evaluation.scores for name, evaluation in evaluations.items()}, ks)
+    print(f"saved in {options.out}: {REPORT}, tables.md, tables.tex, comparisons.csv, curves.csv, figures/")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m openrlhf_maxk.cli.compare", description=__doc__)
+    parser.add_argument("evaluations", nargs="+", metavar="[NAME=]FOLDER")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--k", type=positive, nargs="+", help="values of k to report (powers of two)")
+    parser.add_argument("--paper", action="store_true", help="put the paper's numbers beside those of its data sets")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
