@@ -43,7 +43,7 @@ class RolloutCounts:
             "rollout/lost_completions": float(self.lost),
             "rollout/lost_share": self.lost / max(self.asked, 1),
             "rollout/dropped_groups": float(self.dropped_groups),
-            "timing/reward_wait": self.reward_wait_seconds,
+            "rollout/reward_wait_seconds": self.reward_wait_seconds,
             **means,
         }
 
