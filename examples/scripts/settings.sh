@@ -1,0 +1,33 @@
+# What train_offpolicy_bon.sh and ray_job_submit.sh share. Sourced, not run: expects PLATFORM, MODEL, DATA, OBJECTIVE, OUT;
+# sets SAMPLES, MAX_NEW_TOKENS and the array train_options.
+if [[ "$PLATFORM" == cpu ]]; then
+    SAMPLES=${SAMPLES:-128} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-40}
+    train_options=(
+        --rollout.n_samples_per_prompt 8 --rollout.batch_size 32 --rollout.micro_batch_size 256
+        --train.batch_size 128 --train.micro_batch_size 128 --train.max_epochs 3
+        --data.max_len 96 --data.max_samples "${MAX_PROMPTS:-960}"
+        --actor.adam.lr "${LEARNING_RATE:-1e-4}" --actor.lr_scheduler constant --actor.lr_warmup_ratio 0
+        --ckpt.save_steps 10
+    )
+else
+    # The paper, section 4.4, on one node of GPUS GPUs: half for vLLM, half for learner and reference.
+    SAMPLES=${SAMPLES:-256} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256} GPUS=${GPUS:-8}
+    train_options=(
+        --rollout.n_samples_per_prompt 8 --rollout.batch_size 128 --rollout.micro_batch_size 8
+        --train.batch_size 512 --train.micro_batch_size 8 --train.max_epochs 3
+        --data.max_len 1024 --data.apply_chat_template --actor.adam.lr "${LEARNING_RATE:-5e-6}"
+        --actor.num_gpus_per_node "$((GPUS / 2))" --ref.num_gpus_per_node "$((GPUS / 2))" --train.colocate_actor_ref
+        --vllm.num_engines "$((GPUS / 2))" --vllm.gpu_memory_utilization 0.85 --vllm.enable_prefix_caching
+        --ds.zero_stage 3 --actor.gradient_checkpointing_enable
+        --ckpt.save_steps 20
+    )
+fi
+train_options+=(
+    --actor.model_name_or_path "$MODEL"
+    --data.prompt_dataset "$DATA/train.jsonl" --data.input_key input --data.label_key label
+    --maxk.problems "$DATA" --maxk.objective "$OBJECTIVE"
+    --rollout.temperature 1.0 --rollout.top_p 1.0 --rollout.max_new_tokens "$MAX_NEW_TOKENS"
+    --actor.eps_clip 0.2 --algo.kl.init_coef 0.01 --algo.kl.use_loss --algo.kl.estimator k3
+    --ckpt.output_dir "$OUT/model" --ckpt.path "$OUT/checkpoints" --ckpt.load_enable --ckpt.max_num 2
+    --logger.tensorboard_dir "$OUT/tensorboard"
+)
