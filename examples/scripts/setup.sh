@@ -42,6 +42,9 @@ echo "  2/3 everything else (some minutes)"
 if [[ "$PLATFORM" == cpu ]]; then
     pip install --no-deps -r requirements/cpu.txt -r requirements/cpu-nodeps.txt
 else
+    # flash-attn compiles against the torch that is installed.
+    pip install packaging ninja psutil setuptools==77.0.3 wheel
+    pip install --no-build-isolation flash-attn==2.8.3
     pip install -r requirements/gpu.txt
 fi
 echo "  3/3 openrlhf_maxk"

@@ -25,6 +25,7 @@ if [[ -z "${MODEL:-}" && -z "${DATA:-}" && "$PLATFORM" == cpu ]]; then
     "$python" -m openrlhf_maxk.cli.mini --out outputs/mini
     MODEL=outputs/mini/base_model
     DATA=outputs/mini/problems
+    EVALUATE_OPTIONS=${EVALUATE_OPTIONS:---limit 128}
 fi
 MODEL=${MODEL:-Qwen/Qwen2.5-Coder-7B-Instruct}
 DATA=${DATA:?set DATA to a folder made by: python -m openrlhf_maxk.cli.prepare codecontests --out data/codecontests}
@@ -32,6 +33,7 @@ DATA=${DATA:?set DATA to a folder made by: python -m openrlhf_maxk.cli.prepare c
 source examples/scripts/settings.sh
 "$python" -m openrlhf_maxk.cli.train "${train_options[@]}" "$@"
 
+if [[ "$PLATFORM" == gpu ]]; then EVALUATE_OPTIONS=${EVALUATE_OPTIONS:---engines $GPUS}; fi
 evaluate() {
     "$python" -m openrlhf_maxk.cli.evaluate --model "$1" --problems "$DATA" --split test --samples "$SAMPLES" \
         --max-new-tokens "$MAX_NEW_TOKENS" --name "$2" --out "$3" ${EVALUATE_OPTIONS:-}
@@ -39,3 +41,5 @@ evaluate() {
 evaluate "$MODEL" base "${OUT%/*}/evaluation_base"
 evaluate "$OUT/model" "$OBJECTIVE" "$OUT/evaluation"
 "$python" -m openrlhf_maxk.cli.compare "${OUT%/*}/evaluation_base" "$OUT/evaluation" --out "$OUT/report"
+echo "model: $OUT/model"
+echo "training curves: $python -m tensorboard.main --logdir $OUT/tensorboard"
