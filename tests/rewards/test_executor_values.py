@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict, namedtuple
@@ -83,7 +84,7 @@ def test_tuples_are_lists_in_json(value: Any) -> None:
 
 
 def test_keys_are_text_in_json() -> None:
-    value = {1: "a", 2.5: "b", True: "c", None: "d"}
+    value = {0: "a", 2.5: "b", True: "c", None: "d"}
     assert same(json_view(travelled(value)), json_view(encoded_json(json.dumps(value))), Comparison.TOKENS, 0.0)
 
 
@@ -212,10 +213,8 @@ def test_made_up_values_never_pass_and_never_break(text: bytes, comparison: Comp
 
 @given(st.binary(max_size=40), st.sampled_from([c for c in Comparison if c is not Comparison.CHECKER]))
 def test_any_bytes_get_an_answer(text: bytes, comparison: Comparison) -> None:
-    try:
+    with contextlib.suppress(MalformedError):
         same(json_view(loads(text)), encode([1, {"a": 2.5}]), comparison, 1e-6)
-    except MalformedError:
-        pass
 
 
 @pytest.mark.parametrize(
