@@ -2,7 +2,7 @@
 
     python benchmarks/step_overhead.py [--model FOLDER] [--rounds 7]
 
-Learner: OpenRLHF's own ``ActorPPOTrainer`` with ``group_norm`` advantages against this package's with ``offpolicy_bon``,
+Learner: OpenRLHF's own ``ActorPPOTrainer`` with ``group_norm`` advantages against ours with ``offpolicy_bon``,
 on the same experience and the same DeepSpeed engine, in turn. Generation: one vLLM request a prompt with n samples
 against n requests a prompt, as upstream sends them, on the same engine, in turn. Prints medians and ratios.
 """

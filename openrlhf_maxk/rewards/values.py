@@ -88,7 +88,9 @@ def _pairs(content: Any) -> list[tuple[Any, Any]]:
 
 def _key(key: Any) -> str:
     """A dictionary key as JSON writes it."""
-    return key if isinstance(key, str) else json.dumps(_number(key) if _is_number(key) else key)
+    if isinstance(key, str):
+        return key
+    return json.dumps(key if isinstance(key, bool) or not _is_number(key) else _number(key))
 
 
 def _unordered(encoded: Any) -> Any:
