@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
@@ -40,15 +41,8 @@ def _integer(digits: str) -> int:
 
 def json_view(encoded: Any) -> Any:
     """What the value would be after a trip through JSON: tuples are lists, keys are strings. Raises MalformedError."""
-    if isinstance(encoded, list):
-        return [json_view(item) for item in encoded]
-    if isinstance(encoded, dict):
-        name, content = _tagged(encoded)
-        if name == "tuple":
-            return [json_view(item) for item in content]
-        if name == "dict":
-            return {"dict": [[_key(key), json_view(item)] for key, item in _pairs(content)]}
-    return encoded
+    with _malformed():
+        return _json_view(encoded)
 
 
 def same(actual: Any, expected: Any, comparison: Comparison, tolerance: float) -> bool:
@@ -58,13 +52,20 @@ def same(actual: Any, expected: Any, comparison: Comparison, tolerance: float) -
     ``CASE_INSENSITIVE``: ASCII letters in strings. ``UNORDERED_LINES``: the members of an outermost list or tuple.
     Raises MalformedError.
     """
-    try:
+    with _malformed():
         if comparison is Comparison.NUMERIC:
             return _close(actual, expected, tolerance)
         fold = comparison is Comparison.CASE_INSENSITIVE
         if comparison is Comparison.UNORDERED_LINES:
             actual, expected = _unordered(actual), _unordered(expected)
         return _canonical(actual, fold) == _canonical(expected, fold)
+
+
+@contextmanager
+def _malformed() -> Iterator[None]:
+    """Whatever a made-up value breaks is its own fault."""
+    try:
+        yield
     except RecursionError as error:
         raise MalformedError("what it returned is nested too deeply") from error
     except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
@@ -74,6 +75,18 @@ def same(actual: Any, expected: Any, comparison: Comparison, tolerance: float) -
 def encoded_json(text: str) -> Any:
     """JSON of a data set, encoded. Raises ValueError if it is not JSON."""
     return encode(json.loads(text))
+
+
+def _json_view(encoded: Any) -> Any:
+    if isinstance(encoded, list):
+        return [_json_view(item) for item in encoded]
+    if isinstance(encoded, dict):
+        name, content = _tagged(encoded)
+        if name == "tuple":
+            return [_json_view(item) for item in content]
+        if name == "dict":
+            return {"dict": [[_key(key), _json_view(item)] for key, item in _pairs(content)]}
+    return encoded
 
 
 def _tagged(encoded: dict[str, Any]) -> tuple[str, Any]:
