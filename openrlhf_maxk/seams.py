@@ -147,6 +147,14 @@ SEAMS: tuple[Seam, ...] = (
         cpu=True,
     ),
     Seam(
+        "deepspeed.comm.torch:build_shm_op",
+        REPLACE,
+        "openrlhf_maxk.cpu.deepspeed:no_shm_op",
+        "two ranks on one machine: DeepSpeed would compile a C++ op for a minute; gloo does the same",
+        (("deepspeed.comm.torch:build_shm_op", "5ee7daeb8dd5"),),
+        cpu=True,
+    ),
+    Seam(
         "openrlhf.trainer.ray.ppo_actor:stateless_init_process_group",
         REPLACE,
         "openrlhf_maxk.cpu.weight_sync:gloo_process_group",

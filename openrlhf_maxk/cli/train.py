@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
@@ -27,11 +28,24 @@ DEFAULTS: dict[str, Any] = {
 CPU_DEFAULTS: dict[str, Any] = {
     "actor.num_gpus_per_node": 1,
     "ref.num_gpus_per_node": 1,
+    "reward.num_gpus_per_node": 1,
     "ds.attn_implementation": "sdpa",
     "vllm.gpu_memory_utilization": 0.1,
     "vllm.enforce_eager": True,
     "vllm.sync_backend": "gloo",
 }
+
+# Options that name files: what a run reads (which may also be a hub's or a service's name), and what it makes.
+READ_PATHS = (
+    "actor.model_name_or_path",
+    "reward.model_name_or_path",
+    "reward.remote_url",
+    "train.agent_func_path",
+    "data.prompt_dataset",
+    "eval.dataset",
+    "maxk.problems",
+)
+MADE_PATHS = ("ckpt.output_dir", "ckpt.path", "logger.tensorboard_dir")
 
 SHOWN = (  # metrics on the line of a step
     "rollout/reward_mean",
@@ -71,21 +85,42 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
 def _settle(flat: argparse.Namespace, maxk: MaxKOptions) -> None:
     """Turn what may be given in short into what the run is told."""
     values = vars(flat)
+    # Actors work in the folder where Ray was started, which need not be this one.
+    for name in READ_PATHS:
+        parts = (values[name] or "").split(",")
+        values[name] = ",".join(os.path.abspath(p) if os.path.exists(p) else p for p in parts) or None
+    for name in MADE_PATHS:
+        values[name] = values[name] and os.path.abspath(values[name])
     if maxk.problems:
-        values["maxk.problems"] = os.path.abspath(maxk.problems)
         values["reward.remote_url"] = "problems"
     if not maxk.reward_cores:
         values["maxk.reward_cores"] = max(1, len(os.sched_getaffinity(0)) // maxk.reward_workers)
 
 
+def gpus_needed(args: Any) -> dict[str, int]:
+    """The GPUs of a run, by what they are for. Each of them comes with one CPU, as upstream asks for them."""
+    gpus = {"learner": args.actor.num_nodes * args.actor.num_gpus_per_node}
+    if not args.train.colocate_all:
+        gpus["vLLM"] = args.vllm.num_engines * args.vllm.tensor_parallel_size
+    if args.algo.kl.init_coef > 0 and not (args.train.colocate_all or args.train.colocate_actor_ref):
+        gpus["reference"] = args.ref.num_nodes * args.ref.num_gpus_per_node
+    if not (args.reward.remote_url or args.train.agent_func_path or args.train.colocate_all):
+        gpus["reward model"] = args.reward.num_nodes * args.reward.num_gpus_per_node
+    return gpus
+
+
 def start_ray(args: Any, verbose: bool) -> None:
-    """Start Ray, or join the cluster that ``RAY_ADDRESS`` or a running job names. On CPU, GPUs are logical."""
+    """Start Ray, or join the cluster that ``RAY_ADDRESS`` or a running job names. On CPU, GPUs are logical.
+
+    Exits with a message if there are not enough GPUs or CPUs: upstream would wait for them for ever.
+    """
     import ray
 
     resources: dict[str, Any] = {}
     joins_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    needed = gpus_needed(args)
+    slots = sum(needed.values())
     if is_cpu() and not joins_cluster:
-        slots = args.vllm.num_engines + args.actor.num_gpus_per_node + args.ref.num_gpus_per_node
         resources = {"num_gpus": slots, "num_cpus": max(slots + 2, len(os.sched_getaffinity(0)))}
     ray.init(
         log_to_driver=verbose,
@@ -93,6 +128,19 @@ def start_ray(args: Any, verbose: bool) -> None:
         include_dashboard=None if joins_cluster else False,
         **resources,
     )
+    found = ray.cluster_resources()
+    gpus, cpus = int(found.get("GPU", 0)), int(found.get("CPU", 0))
+    if gpus < slots or cpus < slots + 1:
+        ray.shutdown()
+        uses = ", ".join(f"{count} for {use}" for use, count in needed.items())
+        sys.exit(
+            f"error: this run needs {slots} GPUs ({uses}) and {slots + 1} CPUs, and Ray has {gpus} and {cpus}: "
+            "add nodes, or ask for fewer with --actor.num_gpus_per_node, --ref.num_gpus_per_node, --vllm.num_engines "
+            "or --train.colocate_actor_ref. On CPU, `ray start --num-gpus N --num-cpus M` says how many there are."
+        )
+    free = int(ray.available_resources().get("GPU", 0))
+    if free < slots:
+        print(f"waiting for GPUs: this run needs {slots}, {free} of {gpus} are free", file=sys.stderr)
 
 
 def ray_logs() -> str:
@@ -137,8 +185,16 @@ def run(flat: argparse.Namespace, args: Any) -> None:
         ray.shutdown()
 
 
+def forget_thread_count() -> None:
+    """Ray gives a job's driver OMP_NUM_THREADS=1, which is nobody's wish for the actors of the job."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "null"))
+    if job and "OMP_NUM_THREADS" not in (job.get("runtime_env") or {}).get("env_vars", {}):
+        os.environ.pop("OMP_NUM_THREADS", None)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Check the options, then train; a finished run with the same options is left as it is."""
+    forget_thread_count()
     os.environ.update(environment())
     flat, args = parse(argv)
     output = getattr(flat, "ckpt.output_dir")

@@ -25,3 +25,7 @@ def cpu_train_config(get_train_ds_config: Callable[..., dict[str, Any]]) -> Call
         return config
 
     return get
+
+
+def no_shm_op() -> None:
+    """No shared-memory collectives: what DeepSpeed does without them is what it does without a compiler."""
