@@ -6,7 +6,7 @@ if [[ "$PLATFORM" == cpu ]]; then
         --rollout.n_samples_per_prompt 8 --rollout.batch_size 32 --rollout.micro_batch_size 256
         --train.batch_size 128 --train.micro_batch_size 128 --train.max_epochs 3
         --data.max_len 96 --data.max_samples "${MAX_PROMPTS:-960}"
-        --actor.adam.lr "${LEARNING_RATE:-1e-4}" --actor.lr_scheduler constant --actor.lr_warmup_ratio 0
+        --actor.adam.lr "${LEARNING_RATE:-5e-5}" --actor.lr_scheduler constant --actor.lr_warmup_ratio 0
         --ckpt.save_steps 10
     )
 else
