@@ -93,8 +93,10 @@ def parse_answer(answer: Any, n: int) -> list[Reward]:
     if isinstance(answer, Sequence) and not isinstance(answer, str) and answer and isinstance(answer[0], Mapping):
         if len(answer) == 1 and n > 1:
             answer = answer[0]
+        elif n % len(answer):
+            raise ValueError(f"a reward function returned {len(answer)} dicts for {n} completions")
         else:
-            return [r for part in answer for r in parse_answer(part, n // len(answer) or 1)]
+            return [r for part in answer for r in parse_answer(part, n // len(answer))]
     if not isinstance(answer, Mapping) or "rewards" not in answer:
         raise ValueError(f"a reward function must return a dict with 'rewards', not {_short(answer)}")
     rewards = _numbers(answer["rewards"], "rewards", n)
