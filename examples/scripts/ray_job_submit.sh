@@ -1,28 +1,33 @@
 #!/usr/bin/env bash
 # Submit the training job of train_offpolicy_bon.sh to a running Ray cluster, and follow its log.
 #
-#   RAY_ADDRESS=http://head:8265 MODEL=... DATA=... bash examples/scripts/ray_job_submit.sh [more options]
+#   RAY_ADDRESS=http://head:8265 MODEL=... DATA=... OUT=... bash examples/scripts/ray_job_submit.sh [more options]
 #
-# The repository, its .venv, MODEL, DATA and OUT are expected at the same paths on every node (a shared file system, or the
-# images of dockerfile/). Exits with 0 if the job succeeds. Ctrl-C stops following, not the job: `ray job stop` does.
-# Variables: as in train_offpolicy_bon.sh; RAY_ADDRESS (default http://127.0.0.1:8265); PLATFORM=cpu for logical GPUs.
+# More options go to the training, or are `--job.*` options of `python -m openrlhf_maxk.cli.submit`. The exit status is the
+# job's. Ctrl-C stops following, not the job, and says how to do either; STOP_ON_EXIT=1 makes it stop the job.
+#
+# Variables: RAY_ADDRESS (default http://127.0.0.1:8265); those of train_offpolicy_bon.sh; PLATFORM (cpu or gpu) if the
+# cluster's is not this machine's; CLUSTER_DIR, this repository's folder on the cluster's nodes, if it is not the same there
+# (/home/maxk/openrlhf_maxk in the images of dockerfile/). MODEL, DATA and OUT are paths on the cluster, absolute or from
+# CLUSTER_DIR on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-export RAY_ADDRESS=${RAY_ADDRESS:-http://127.0.0.1:8265}
 OBJECTIVE=${OBJECTIVE:-offpolicy_bon}
-OUT=${OUT:-$PWD/outputs/$OBJECTIVE}
-bash examples/scripts/setup.sh
-python=$PWD/.venv/bin/python
+OUT=${OUT:-outputs/$OBJECTIVE}
+CLUSTER_DIR=${CLUSTER_DIR:-$PWD}
+[[ -x .venv/bin/ray ]] || bash examples/scripts/setup.sh # any environment with Ray can submit
+python=.venv/bin/python
 PLATFORM=${PLATFORM:-$("$python" -c 'from openrlhf_maxk.platform import is_cpu; print("cpu" if is_cpu() else "gpu")')}
-if [[ "$PLATFORM" == cpu && -z "${MODEL:-}${DATA:-}" ]]; then
-    RAY_ADDRESS='' "$python" -m openrlhf_maxk.cli.mini --out outputs/mini
-    MODEL=$PWD/outputs/mini/base_model
-    DATA=$PWD/outputs/mini/problems
+
+if [[ -z "${MODEL:-}" && -z "${DATA:-}" && "$PLATFORM" == cpu && "$CLUSTER_DIR" == "$PWD" ]]; then
+    "$python" -m openrlhf_maxk.cli.mini --out outputs/mini
+    MODEL=outputs/mini/base_model
+    DATA=outputs/mini/problems
 fi
 MODEL=${MODEL:-Qwen/Qwen2.5-Coder-7B-Instruct}
 DATA=${DATA:?set DATA to a folder made by: python -m openrlhf_maxk.cli.prepare codecontests --out data/codecontests}
-source examples/scripts/settings.sh
 
-exec .venv/bin/ray job submit --address "$RAY_ADDRESS" -- \
-    "$python" -m openrlhf_maxk.cli.train "${train_options[@]}" "$@"
+source examples/scripts/settings.sh
+exec "$python" -m openrlhf_maxk.cli.submit --job.folder "$CLUSTER_DIR" --job.python "$CLUSTER_DIR/.venv/bin/python" \
+    ${STOP_ON_EXIT:+--job.stop_on_exit} "${train_options[@]}" "$@"
