@@ -11,6 +11,6 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """vLLM calls this in each of its processes. A SIGKILL of a rollout actor would otherwise leave its engine behind."""
+    """vLLM calls this in each of its processes: a SIGKILL of a rollout actor would leave its engine behind."""
     if sys.platform == "linux" and multiprocessing.parent_process() is not None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
