@@ -19,6 +19,7 @@ from .protocol import KILL, REPLY, Reply, Request, Stage
 from .streams import Streams
 
 _START_SECONDS = 120.0  # a busy machine starts slowly
+_FAREWELL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0  # beyond the wall limit: then the server itself hangs
 _BOOT = "import sys; sys.path.insert(0, {!r}); import sandbox.server; del sys.path[0]; sandbox.server.main()"
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-X", "int_max_str_digits=0")
@@ -83,6 +84,7 @@ class Lane:
             with theirs:
                 process = self._spawn({"control": theirs.fileno(), "job": self._job, "status": self._status})
             undo.callback(_end, process)
+            undo.callback(self._control.close)  # closed first, which ends it
             try:
                 self._control.settimeout(_START_SECONDS)
                 greeting = self._control.recv(2**16)
@@ -184,9 +186,12 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the server; whatever runs in it dies with it."""
-    process.kill()
-    process.wait()
+    """The server ends by itself when its socket is closed, and takes along what it runs. If not, it is killed."""
+    try:
+        process.wait(_FAREWELL_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()

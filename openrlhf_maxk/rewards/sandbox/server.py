@@ -28,6 +28,8 @@ def main() -> NoReturn:
     os.environ.clear()
     for name in options["modules"]:
         __import__(name)
+    if "random" in sys.modules:
+        sys.modules["random"].seed(0)  # every run starts from here: a verdict can be repeated
     _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP])
     limits.prefer_as_victim()
     limits.open_mapped()

@@ -49,7 +49,7 @@ fork = _function("fork")
 """fork(2) without Python's hooks.
 
 The server has one thread, so the hooks mend nothing; they touch a hundred pages that would be copied, and reseed
-``random``. Without them every program starts from the same random state, and its verdict can be repeated.
+``random``, whose state is to be the same for every run.
 """
 
 _capability_header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
