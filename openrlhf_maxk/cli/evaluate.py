@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,9 +134,7 @@ def _from_model(options: argparse.Namespace, problems: ProblemSet, sampling: Sam
     chat = None
     if options.chat_template != "never" and options.prompt_template is None:
         if tokenizer.chat_template is not None:
-            chat = lambda messages: tokenizer.apply_chat_template(  # noqa: E731
-                messages, tokenize=False, add_generation_prompt=True
-            )
+            chat = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
         elif options.chat_template == "always":
             raise ModelError(f"the tokenizer of {model.name} has no chat template (--chat-template always)")
     prompts = problems.prompts(chat, options.prompt_template)

@@ -24,6 +24,9 @@ class Fields:
     completion: str | None = None
 
 
+ANY_FIELDS = Fields()
+
+
 @dataclass(frozen=True)
 class CompletionsFile:
     """A file of completions, checked from start to end. A problem's samples are numbered in the order of the file.

@@ -72,7 +72,7 @@ def plot_heat_table(table: MarkedTable, path: str | os.PathLike[str]) -> None:
     shade = (table.values - low) / np.where(high > low, high - low, 1.0)
     width, height = columns * _CELL + label_width, rows * 0.32 + 0.75
     with figure(path, width, height) as (_, (axis,)):
-        axis.imshow(shade, cmap="Blues", vmin=-0.1, vmax=1.4, aspect="auto")
+        axis.imshow(shade, cmap="Blues", vmin=-0.1, vmax=2.2, aspect="auto")  # dark text stays legible on all
         axis.set_xticks(range(columns), table.columns)
         axis.set_yticks(range(rows), table.rows)
         axis.xaxis.tick_top()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -57,8 +58,10 @@ def plot_curves(
     title: str = "",
     confidence: float = 0.95,
 ) -> None:
-    """max@k and pass@k against k (as the paper's Figure 1), with confidence bands; the ending of ``path`` decides the
-    format (png, pdf, svg)."""
+    """max@k and pass@k against k (as the paper's Figure 1), with confidence bands.
+
+    The ending of ``path`` decides the format (png, pdf, svg); without an ending a PNG and a PDF are written.
+    """
     with figure(path, 3.6 * len(metrics), 3.0, columns=len(metrics)) as (fig, axes):
         for axis, metric in zip(axes, metrics, strict=True):
             draw_curves(axis, evaluations, metric, ks, confidence)
@@ -92,7 +95,10 @@ def draw_curves(
 def figure(
     path: str | os.PathLike[str], width: float, height: float, *, rows: int = 1, columns: int = 1
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Axes to draw on (a flat list); the figure (inches) is saved when the block ends and never shown."""
+    """Axes to draw on (a flat list); the figure (inches) is saved when the block ends, and never shown.
+
+    The ending of ``path`` decides the format; without one a PNG and a PDF are written.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -102,4 +108,6 @@ def figure(
         FigureCanvasAgg(fig)
         axes = fig.subplots(rows, columns, squeeze=False)
         yield fig, list(axes.flat)
-        fig.savefig(path)
+        for target in [path] if Path(path).suffix else [f"{path}.png", f"{path}.pdf"]:
+            fig.savefig(target)
+            fig.set_layout_engine("none")  # laid out once

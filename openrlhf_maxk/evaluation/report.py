@@ -121,20 +121,13 @@ def _curve_table(scores: Mapping[str, Scores], metric: Metric, ks: IntArray, nam
 def _draw(folder: Path, scores: Mapping[str, Scores], ks: IntArray, heats: Mapping[str, MarkedTable]) -> dict[str, str]:
     """Draw every figure as PDF and PNG; returns the PNGs in base64 by name."""
     (folder / "figures").mkdir()
-    figures = {}
-    for ending in ("pdf", "png"):
-
-        def path(name: str, ending: str = ending) -> Path:
-            return folder / "figures" / f"{name}.{ending}"
-
-        plot_curves(scores, path("curves"), ks=ks)
-        plot_entropy(scores, path("entropy"))
-        plot_solved_by(scores, path("solved"))
-        for name, table in heats.items():
-            plot_heat_table(table, path(name))
-    for image in (folder / "figures").glob("*.png"):
-        figures[image.stem] = base64.b64encode(image.read_bytes()).decode()
-    return figures
+    plot_curves(scores, folder / "figures" / "curves", ks=ks)
+    plot_entropy(scores, folder / "figures" / "entropy")
+    plot_solved_by(scores, folder / "figures" / "solved")
+    for name, table in heats.items():
+        plot_heat_table(table, folder / "figures" / name)
+    images = (folder / "figures").glob("*.png")
+    return {image.stem: base64.b64encode(image.read_bytes()).decode() for image in images}
 
 
 def _write_tables(
