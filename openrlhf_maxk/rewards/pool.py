@@ -20,6 +20,7 @@ from openrlhf_maxk.rewards.worker import RewardWorker
 
 logger = logging.getLogger(__name__)
 
+GROUPS_AT_ONCE = 16  # in a worker; it runs no more programs at once than it has cores
 MAX_ATTEMPTS = 3  # on workers that died under a group
 
 
@@ -41,9 +42,10 @@ class RewardPool:
     def __init__(self, source: list[str], problems: str | None, workers: int, cores: int, timeout: float) -> None:
         self.enabled = bool(source) and source != ["agent"]
         actor: Any = ray.remote(RewardWorker)
+        on_a_node = -(-workers // max(1, sum(node["Alive"] for node in ray.nodes()))) if self.enabled else 1
         self._make = lambda: actor.options(
-            num_cpus=0, max_concurrency=max(2, cores), scheduling_strategy="SPREAD"
-        ).remote(source, problems, cores)
+            num_cpus=0, max_concurrency=GROUPS_AT_ONCE, scheduling_strategy="SPREAD"
+        ).remote(source, problems, cores, on_a_node)
         self._timeout = timeout
         self._workers = [self._make() for _ in range(workers)] if self.enabled else []
         self._pending: dict[Any, _Pending] = {}
@@ -73,12 +75,14 @@ class RewardPool:
         """The rewards behind a reference that is ready.
 
         Raises:
-            RewardError: if the reward function raised, or workers keep dying under this group.
+            RewardError: if the reward function raised, workers keep dying under this group, or it hangs in a new one.
         """
         pending = self._pending.pop(ref)
         while True:
             try:
-                return ray.get(ref)
+                rewards = ray.get(ref, timeout=self._timeout)
+                self._last_progress = time.monotonic()
+                return rewards
             except ray.exceptions.RayActorError as error:
                 if pending.attempts >= MAX_ATTEMPTS:
                     raise RewardError(
@@ -89,6 +93,8 @@ class RewardPool:
                 self._replace(pending)
                 ref = self._submit(pending.request, pending.attempts + 1)
                 pending = self._pending.pop(ref)
+            except ray.exceptions.GetTimeoutError:
+                raise self._hangs([pending.request.label]) from None
             except ray.exceptions.RayTaskError as error:
                 raise RewardError(f"the reward function raised on label {pending.request.label!r}:\n{error}") from None
 
@@ -102,11 +108,13 @@ class RewardPool:
         if progressed:
             self._last_progress = now
         elif now - self._last_progress > self._timeout:
-            labels = [self._pending[ref].request.label for ref in waiting][:3]
-            raise RewardError(
-                f"no reward came back for {self._timeout:g} s (--maxk.reward_timeout); waiting for labels {labels}. "
-                "The reward function hangs, or needs a larger timeout."
-            )
+            raise self._hangs([self._pending[ref].request.label for ref in waiting][:3])
+
+    def _hangs(self, labels: list[str]) -> RewardError:
+        return RewardError(
+            f"no reward came back for {self._timeout:g} s (--maxk.reward_timeout); waiting for labels {labels}. "
+            "The reward function hangs, or needs a larger timeout."
+        )
 
     def _submit(self, request: RewardRequest, attempts: int) -> Any:
         loads = [0] * len(self._workers)

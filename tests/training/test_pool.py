@@ -154,6 +154,27 @@ def test_a_group_that_kills_every_worker_is_an_error_and_no_reward(tmp_path):
     assert deaths.read_text() == "x" * MAX_ATTEMPTS
 
 
+def test_a_group_that_hangs_on_the_second_worker_ends_the_run_too(tmp_path):
+    marker = tmp_path / "died"
+    pool = make_pool(
+        tmp_path,
+        f"""
+        import os, time
+        from pathlib import Path
+
+        def reward_func(queries, prompts, labels):
+            if not Path({str(marker)!r}).exists():
+                Path({str(marker)!r}).touch()
+                os._exit(9)
+            time.sleep(10_000)
+        """,
+    )
+    pool._timeout = 5.0  # after the start of the worker, which has its own
+    with pytest.raises(RewardError, match=r"no reward came back for 5 s .* labels \['twice'\]"):
+        result(pool, pool.submit(request("twice")))
+    assert marker.exists()
+
+
 def test_without_a_reward_function_there_is_no_worker():
     assert not RewardPool([], None, 1, 1, 1.0).enabled
     assert not RewardPool(["agent"], None, 1, 1, 1.0).enabled
