@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class FunctionScorer:
         if spec is None or spec.loader is None:
             raise ValueError(f"--reward.remote_url {path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up by its name
         spec.loader.exec_module(module)
         if not hasattr(module, "reward_func"):
             raise ValueError(f"--reward.remote_url {path} defines no reward_func(queries, prompts, labels)")
@@ -101,9 +103,12 @@ def parse_answer(answer: Any, n: int) -> list[Reward]:
         raise ValueError(f"a reward function must return a dict with 'rewards', not {_short(answer)}")
     rewards = _numbers(answer["rewards"], "rewards", n)
     scores = rewards if answer.get("scores") is None else _numbers(answer["scores"], "scores", n)
+    extra_logs = answer.get("extra_logs") or {}
+    if not isinstance(extra_logs, Mapping):
+        raise ValueError(f"a reward function must return a dict as 'extra_logs', not {_short(extra_logs)}")
     logs = {
         name: _numbers(values if _has_length(values) else [values] * n, f"extra_logs[{name!r}]", n)
-        for name, values in (answer.get("extra_logs") or {}).items()
+        for name, values in extra_logs.items()
     }
     return [
         Reward(reward, score, {name: value for name in logs if (value := logs[name][i]) is not None})
@@ -132,8 +137,8 @@ def _number(value: Any, field: str) -> float | None:
 
 
 def _has_length(values: Any) -> bool:
-    if hasattr(values, "dim"):
-        return values.dim() > 0
+    if hasattr(values, "ndim"):  # torch, numpy
+        return values.ndim > 0
     return isinstance(values, Sequence) and not isinstance(values, str)
 
 

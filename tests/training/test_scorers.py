@@ -63,6 +63,12 @@ def test_scores_and_logs_are_read():
     assert parse_answer({"rewards": [1], "scores": None, "extra_logs": None}, 1) == [Reward(1.0, 1.0)]
 
 
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor])
+def test_logs_are_read_from_whatever_rewards_are_read_from(make):
+    found = parse_answer({"rewards": make([1.0, 2.0]), "extra_logs": {"a": make([3.0, 4.0])}}, 2)
+    assert [reward.logs for reward in found] == [{"a": 3.0}, {"a": 4.0}]
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -77,6 +83,7 @@ def test_scores_and_logs_are_read():
         ({"rewards": "123"}, "returned 1 rewards for 3 completions"),
         ({"rewards": [1, 2, 3], "scores": [1]}, "returned 1 scores for 3 completions"),
         ({"rewards": [1, 2, 3], "extra_logs": {"a": [1]}}, r"returned 1 extra_logs\['a'\] for 3 completions"),
+        ({"rewards": [1, 2, 3], "extra_logs": [1, 2, 3]}, r"must return a dict as 'extra_logs', not \[1, 2, 3\]"),
         ({"rewards": [1, "good", 3]}, "returned 'good' among its rewards, not a number"),
         ({"rewards": [1, [2], 3]}, r"returned \[2\] among its rewards, not a number"),
         ({"rewards": [1, math.inf, 3]}, "returned inf among its rewards"),
@@ -124,6 +131,20 @@ def test_a_file_without_reward_func_is_refused(tmp_path):
     file.write_text("def reward(queries, prompts, labels): ...\n")
     with pytest.raises(ValueError, match=r"--reward.remote_url .*reward.py defines no reward_func\(queries, prompts"):
         FunctionScorer(str(file))
+
+
+def test_a_reward_file_may_define_dataclasses_and_pickle_them(tmp_path):
+    file = tmp_path / "reward.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses, pickle\n"
+        "@dataclasses.dataclass\n"
+        "class Answer:\n"
+        "    text: str\n"
+        "def reward_func(queries, prompts, labels):\n"
+        "    return {'rewards': [len(pickle.loads(pickle.dumps(Answer(query))).text) for query in queries]}\n"
+    )
+    assert values(FunctionScorer(str(file))(REQUEST)) == [3.0, 3.0, 3.0]
 
 
 def test_what_a_reward_function_raises_is_not_hidden(tmp_path):
