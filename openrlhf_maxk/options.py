@@ -89,7 +89,7 @@ class MaxKOptions:
         None, "a folder of problems: rewards come from running programs against their tests, labels are problem ids"
     )
     reward_workers: int = _option(1, "processes that compute rewards, spread over the cluster's nodes")
-    reward_cores: int = _option(0, "cores a reward worker may use for programs (default: all of its node's)")
+    reward_cores: int = _option(0, "cores a reward worker may use for programs (default: its share of its node's)")
     reward_timeout: float = _option(600.0, "seconds without any reward coming back after which the run is ended")
     max_lost: float = _option(0.1, "end the run if more than this share of a step's completions is lost to failures")
     verbose: bool = _option(False, "show the logs of all actors")

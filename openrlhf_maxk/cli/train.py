@@ -93,8 +93,6 @@ def _settle(flat: argparse.Namespace, maxk: MaxKOptions) -> None:
         values[name] = values[name] and os.path.abspath(values[name])
     if maxk.problems:
         values["reward.remote_url"] = "problems"
-    if not maxk.reward_cores:
-        values["maxk.reward_cores"] = max(1, len(os.sched_getaffinity(0)) // maxk.reward_workers)
 
 
 def gpus_needed(args: Any) -> dict[str, int]:

@@ -43,6 +43,7 @@ class RolloutCounts:
             "rollout/lost_completions": float(self.lost),
             "rollout/lost_share": self.lost / max(self.asked, 1),
             "rollout/dropped_groups": float(self.dropped_groups),
+            "rollout/filtered_groups": float(self.filtered_groups),
             "rollout/reward_wait_seconds": self.reward_wait_seconds,
             **means,
         }

@@ -111,6 +111,7 @@ def test_ctrl_c_stops_everything(folder):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
