@@ -25,9 +25,11 @@ def main() -> NoReturn:
         limits.place(options[name], target)
     sys.argv = [""]
     sys.path += options["paths"]
-    os.environ.clear()
     for name in options["modules"]:
         __import__(name)
+        if len(os.listdir("/proc/self/task")) > 1:
+            sys.exit(f"importing {name} starts a thread: a process with threads cannot be forked safely")
+    os.environ.clear()
     if "random" in sys.modules:
         sys.modules["random"].seed(0)  # every run starts from here: a verdict can be repeated
     _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP])
