@@ -48,25 +48,41 @@ def _groups(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     if maxk.objective == "offpolicy_bon" and maxk.baseline == "leave_one_out" and maxk.k.largest(n) == n:
         yield f"--maxk.baseline leave_one_out needs k below the group size {n}: another sample must take a place"
     ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
+    prompts, rows = args.rollout.batch_size, args.rollout.micro_batch_size
     batch, micro = args.train.batch_size, args.train.micro_batch_size
+    counts = {
+        "--actor.num_nodes × --actor.num_gpus_per_node": ranks,
+        "--rollout.batch_size": prompts,
+        "--rollout.micro_batch_size": rows,
+        "--train.batch_size": batch,
+        "--train.micro_batch_size": micro,
+    }
+    if min(counts.values()) < 1:
+        yield from (f"{option} {count} must be at least 1" for option, count in counts.items() if count < 1)
+        return
     if batch % (ranks * n):
         yield (
             f"--train.batch_size {batch} does not hold whole groups of {n} on each of {ranks} learner ranks: "
             f"make it a multiple of {ranks * n}"
         )
-    if micro < 1 or batch % (ranks * max(micro, 1)):
+    if batch % (ranks * micro):
         yield (
             f"--train.batch_size {batch} is not a multiple of {ranks} learner ranks × --train.micro_batch_size {micro}"
         )
-    if args.rollout.batch_size * n % batch:
+    if prompts * n % batch:
         yield (
-            f"--rollout.batch_size {args.rollout.batch_size} × {n} samples is not a multiple of --train.batch_size "
+            f"--rollout.batch_size {prompts} × {n} samples is not a multiple of --train.batch_size "
             f"{batch}: the rest would be a smaller optimizer step"
         )
-    if args.rollout.batch_size < ranks:
-        yield f"--rollout.batch_size {args.rollout.batch_size} gives some of the {ranks} learner ranks no group"
+    if prompts < ranks:
+        yield f"--rollout.batch_size {prompts} gives some of the {ranks} learner ranks no group"
+    elif prompts * n // rows < ranks:
+        yield (
+            f"--rollout.micro_batch_size {rows} leaves some of the {ranks} learner ranks without one: "
+            f"make it at most {prompts * n // ranks}"
+        )
     generate = args.rollout.vllm_generate_batch_size
-    if generate and generate != args.rollout.batch_size:
+    if generate and generate != prompts:
         yield f"--rollout.vllm_generate_batch_size {generate}: leave it out; it must equal --rollout.batch_size"
 
 
@@ -124,11 +140,27 @@ def _inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
             yield from _data(path.strip(), args)
     if maxk.problems and not Path(maxk.problems).is_dir():
         yield f"--maxk.problems {maxk.problems} is not a folder"
-    if not maxk.problems and not args.reward.remote_url and not args.reward.model_name_or_path:
+    yield from _rewards(args, maxk)
+
+
+def _rewards(args: Any, maxk: MaxKOptions) -> Iterator[str]:
+    sources = {
+        "--maxk.problems": maxk.problems,
+        "--reward.remote_url": args.reward.remote_url,
+        "--reward.model_name_or_path": args.reward.model_name_or_path,
+        "--train.agent_func_path": args.train.agent_func_path,
+    }
+    given = [option for option, value in sources.items() if value]
+    if not given:
         yield (
             "nothing gives rewards: set --maxk.problems (run programs against tests), --reward.remote_url "
             "(a reward_func file or URLs) or --reward.model_name_or_path"
         )
+    if len(given) > 1:
+        yield f"{' and '.join(given)} all give rewards: choose one"
+    agent = args.train.agent_func_path
+    if agent and not Path(agent).is_file():
+        yield f"--train.agent_func_path {agent} does not exist"
     if args.reward.remote_url and args.reward.remote_url.endswith(".py") and not Path(args.reward.remote_url).is_file():
         yield f"--reward.remote_url {args.reward.remote_url} does not exist"
 
@@ -149,11 +181,12 @@ def _model(name: str) -> Iterator[str]:
 
 def _data(path: str, args: Any) -> Iterator[str]:
     """The first record of a JSON lines file must have the fields that the options name; every line must be a record."""
+    file = Path(path)
     if not path.endswith((".jsonl", ".json")):
-        if (_is_local(path) and not os.path.exists(path)) or (path.count("/") > 1 and not os.path.exists(path)):
+        named_as_file = _is_local(path) or path.count("/") > 1 or path.endswith((".parquet", ".csv", ".arrow"))
+        if named_as_file and not file.exists():
             yield f"data {path} does not exist"
         return
-    file = Path(path)
     if not file.is_file():
         yield f"data {path} does not exist"
         return

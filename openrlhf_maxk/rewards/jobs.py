@@ -115,6 +115,6 @@ def text_bytes(text: str) -> bytes:
 
 def request(limits: Limits) -> Request:
     """Idle and wall limits follow from the CPU limit: they only end programs that it cannot end."""
-    idle = max(1.0, limits.cpu_seconds)
+    idle = max(0.25, limits.cpu_seconds)
     wall = 10 * (limits.cpu_seconds + idle)
     return Request(int(limits.cpu_seconds * 1e9), int(idle * 1e9), int(wall * 1e9), int(limits.memory_bytes))

@@ -9,10 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 from e2e import pipeline
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openrlhf.utils.config import hierarchize
 
 from openrlhf_maxk import validation
 from openrlhf_maxk.cli.train import CPU_DEFAULTS, DEFAULTS
+from openrlhf_maxk.experience.sharding import shard
+from openrlhf_maxk.learner.buffer import count_steps
 from openrlhf_maxk.openrlhf_cli import upstream_parser
 from openrlhf_maxk.options import KSchedule, add_arguments
 from openrlhf_maxk.validation import BadOptions, validate
@@ -79,7 +83,15 @@ REFUSED = {
         {"train__micro_batch_size": 5},
         ["--train.batch_size 32 is not a multiple of 1 learner ranks × --train.micro_batch_size 5"],
     ),
-    "no micro-batch": ({"train__micro_batch_size": 0}, ["--train.micro_batch_size 0"]),
+    "no micro-batch": ({"train__micro_batch_size": 0}, ["--train.micro_batch_size 0 must be at least 1"]),
+    "no forward micro-batch": ({"rollout__micro_batch_size": 0}, ["--rollout.micro_batch_size 0 must be at least 1"]),
+    "no batch": ({"train__batch_size": 0}, ["--train.batch_size 0 must be at least 1"]),
+    "no prompts": ({"rollout__batch_size": 0}, ["--rollout.batch_size 0 must be at least 1"]),
+    "no learner": ({"actor__num_gpus_per_node": 0}, ["--actor.num_gpus_per_node 0 must be at least 1"]),
+    "a rank without a forward micro-batch": (
+        {"actor__num_gpus_per_node": 2, "rollout__micro_batch_size": 32},
+        ["--rollout.micro_batch_size 32 leaves some of the 2 learner ranks without one", "at most 16"],
+    ),
     "a smaller last step": (
         {"rollout__batch_size": 12},
         ["--rollout.batch_size 12 × 4", "multiple of --train.batch_size 32"],
@@ -122,9 +134,15 @@ REFUSED = {
     "no data": ({"data__prompt_dataset": None}, ["--data.prompt_dataset is missing"]),
     "no such data": ({"data__prompt_dataset": "/no/data.jsonl"}, ["/no/data.jsonl does not exist"]),
     "no such folder of data": ({"data__prompt_dataset": "/no/data"}, ["/no/data does not exist"]),
+    "no such table": ({"data__prompt_dataset": "no_such.parquet"}, ["no_such.parquet does not exist"]),
     "no such evaluation data": ({"eval__dataset": "/no/eval.jsonl"}, ["/no/eval.jsonl does not exist"]),
     "no rewards": ({"reward__remote_url": None}, ["nothing gives rewards", "--maxk.problems", "--reward.remote_url"]),
     "no reward file": ({"reward__remote_url": "/no/reward.py"}, ["--reward.remote_url /no/reward.py does not exist"]),
+    "two rewards": (
+        {"maxk__problems": "."},
+        ["--maxk.problems and --reward.remote_url all give rewards: choose one"],
+    ),
+    "no agent file": ({"train__agent_func_path": "/no/agent.py"}, ["--train.agent_func_path /no/agent.py does not"]),
     "no problems": ({"maxk__problems": "/no/problems"}, ["--maxk.problems /no/problems is not a folder"]),
     "input key": ({"data__input_key": "question"}, ["line 1: no field 'question' (--data.input_key)", "'input'"]),
     "label key": ({"data__label_key": "answer"}, ["line 1: no field 'answer' (--data.label_key)", "'label'"]),
@@ -138,6 +156,34 @@ def test_what_cannot_work_is_refused(check, name):
     changes, parts = REFUSED[name]
     lines = refused(check, **changes)
     assert any(all(part in line for part in parts) for line in lines), lines
+
+
+def test_an_agent_gives_rewards(check, tmp_path):
+    (tmp_path / "agent.py").write_text("")
+    check(reward__remote_url=None, train__agent_func_path=tmp_path / "agent.py")
+
+
+COUNTS = st.integers(-1, 40)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(*[COUNTS] * 3, *[st.integers(-1, 5)] * 3)
+def test_every_choice_of_counts_is_refused_or_deals_whole_groups(check, batch, micro, prompts, n, ranks, rows):
+    try:
+        check(
+            train__batch_size=batch,
+            train__micro_batch_size=micro,
+            rollout__batch_size=prompts,
+            rollout__n_samples_per_prompt=n,
+            actor__num_gpus_per_node=ranks,
+            rollout__micro_batch_size=rows,
+        )
+    except BadOptions:
+        return
+    shards = [len(groups) for groups in shard([SimpleNamespace(tokens=1)] * prompts, ranks)]
+    assert batch // ranks % n == 0
+    assert batch // ranks % micro == 0
+    assert {count_steps(groups, batch // ranks, n) for groups in shards} == {prompts * n // batch}
 
 
 def test_a_score_loss_needs_no_ppo_policy_loss(check):

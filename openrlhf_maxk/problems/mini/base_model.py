@@ -88,12 +88,8 @@ def _new_model(settings: ModelSettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCa
 
 
 def _save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
-    from transformers.utils import logging
-
     torch.nn.Module.to(model, torch.bfloat16)
-    logging.disable_progress_bar()  # of the writing of one file
     model.save_pretrained(folder)
-    logging.enable_progress_bar()
     tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
