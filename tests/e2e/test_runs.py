@@ -169,16 +169,19 @@ def test_ray_job_submit(folder):
     try:
         wait_for(dashboard)
         options = pipeline.arguments(folder, ref__num_gpus_per_node=1)
-        done = subprocess.run(
-            [
-                *(ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--"),
-                *(sys.executable, "-m", "openrlhf_maxk.cli.train", *options),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        job = [sys.executable, "-m", "openrlhf_maxk.cli.train", *options]
+        deadline = time.monotonic() + 180
+        while True:  # a node takes jobs some time after its head answers
+            done = subprocess.run(
+                [ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--", *job],
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+            if "No available agent" not in done.stderr + done.stdout or time.monotonic() > deadline:
+                break
+            time.sleep(3)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
         assert "step 2" in done.stdout
         assert (folder / "out" / "model.safetensors").is_file()
