@@ -21,6 +21,7 @@ from openrlhf_maxk.rewards.worker import RewardWorker
 logger = logging.getLogger(__name__)
 
 GROUPS_AT_ONCE = 16  # in a worker; it runs no more programs at once than it has cores
+START_SECONDS = 600.0  # the most a worker may take to import its reward function
 MAX_ATTEMPTS = 3  # on workers that died under a group
 
 
@@ -133,8 +134,8 @@ class RewardPool:
 
     def _wait_until_ready(self) -> None:
         try:
-            ray.get([worker.__ray_ready__.remote() for worker in self._workers], timeout=self._timeout)
+            ray.get([worker.__ray_ready__.remote() for worker in self._workers], timeout=START_SECONDS)
         except ray.exceptions.RayActorError as error:
             raise RewardError(f"a reward worker could not start: {error}") from None
         except ray.exceptions.GetTimeoutError:
-            raise RewardError(f"reward workers did not start within {self._timeout:g} s") from None
+            raise RewardError(f"reward workers did not start within {START_SECONDS:g} s") from None
