@@ -162,7 +162,17 @@ def test_ray_job_submit(folder):
     start = [ray, "start", "--head", "--port", str(port), "--dashboard-port", str(dashboard), "--num-gpus", "3"]
     temporary = Path("/tmp") / f"maxk{port}"  # sockets need a short path
     head = subprocess.Popen(
-        [*start, "--num-cpus", "6", "--temp-dir", str(temporary), "--block", "--disable-usage-stats"],
+        [
+            *start,
+            "--dashboard-agent-listen-port",
+            str(free_port()),
+            "--num-cpus",
+            "6",
+            "--temp-dir",
+            str(temporary),
+            "--block",
+            "--disable-usage-stats",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
