@@ -81,6 +81,16 @@ def _groups(args: Any, maxk: MaxKOptions) -> Iterator[str]:
             f"--rollout.micro_batch_size {rows} leaves some of the {ranks} learner ranks without one: "
             f"make it at most {prompts * n // ranks}"
         )
+    for name, model, used in (
+        ("ref", args.ref, args.algo.kl.init_coef > 0),
+        ("reward", args.reward, args.reward.model_name_or_path),
+    ):
+        others = model.num_nodes * model.num_gpus_per_node
+        if used and (others < 1 or ranks % others):
+            yield (
+                f"--{name}.num_nodes × --{name}.num_gpus_per_node {others} does not divide the {ranks} learner ranks: "
+                f"micro-batches, which come in equal numbers for those, would not for these; make it {ranks}"
+            )
     generate = args.rollout.vllm_generate_batch_size
     if generate and generate != prompts:
         yield f"--rollout.vllm_generate_batch_size {generate}: leave it out; it must equal --rollout.batch_size"

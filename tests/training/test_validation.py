@@ -100,6 +100,14 @@ REFUSED = {
         {"actor__num_gpus_per_node": 4, "rollout__batch_size": 2, "train__batch_size": 8},
         ["--rollout.batch_size 2 gives some of the 4 learner ranks no group"],
     ),
+    "reference ranks": (
+        {"algo__kl__init_coef": 0.01, "ref__num_gpus_per_node": 2},
+        ["--ref.num_gpus_per_node 2 does not divide the 1 learner ranks", "make it 1"],
+    ),
+    "reward model ranks": (
+        {"reward__remote_url": None, "reward__model_name_or_path": "m", "reward__num_gpus_per_node": 0},
+        ["--reward.num_gpus_per_node 0 does not divide the 1 learner ranks", "make it 1"],
+    ),
     "generate batch": (
         {"rollout__vllm_generate_batch_size": 16},
         ["--rollout.vllm_generate_batch_size 16: leave it out"],
