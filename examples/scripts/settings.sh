@@ -10,14 +10,15 @@ if [[ "$PLATFORM" == cpu ]]; then
         --ckpt.save_steps 10
     )
 else
-    # The paper, section 4.4, on one node of GPUS GPUs: half for vLLM, half for learner and reference.
-    SAMPLES=${SAMPLES:-256} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256} GPUS=${GPUS:-8}
+    # The paper, section 4.4, on NODES nodes of GPUS GPUs: half for vLLM, half for learner and reference.
+    SAMPLES=${SAMPLES:-256} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256} GPUS=${GPUS:-8} NODES=${NODES:-1}
     train_options=(
         --rollout.n_samples_per_prompt 8 --rollout.batch_size 128 --rollout.micro_batch_size 8
         --train.batch_size 512 --train.micro_batch_size 8 --train.max_epochs 3
         --data.max_len 1024 --data.apply_chat_template --actor.adam.lr "${LEARNING_RATE:-5e-6}"
-        --actor.num_gpus_per_node "$((GPUS / 2))" --ref.num_gpus_per_node "$((GPUS / 2))" --train.colocate_actor_ref
-        --vllm.num_engines "$((GPUS / 2))" --vllm.gpu_memory_utilization 0.85 --vllm.enable_prefix_caching
+        --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$((GPUS / 2))"
+        --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$((GPUS / 2))" --train.colocate_actor_ref
+        --vllm.num_engines "$((NODES * GPUS / 2))" --vllm.gpu_memory_utilization 0.85 --vllm.enable_prefix_caching
         --ds.zero_stage 3 --actor.gradient_checkpointing_enable
         --ckpt.save_steps 20
     )

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from e2e import pipeline
 
+from openrlhf_maxk import validation
+from openrlhf_maxk.cli import train
 from openrlhf_maxk.experience.metrics import powers_of_two
 from openrlhf_maxk.objectives import get_objective, objective_names
 from openrlhf_maxk.openrlhf_cli import upstream_parser
@@ -163,3 +166,43 @@ def test_examples_run(name):
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    pipeline.make_data(tmp_path / "train.jsonl", 8)
+    return tmp_path
+
+
+def options_of_the_script(data: Path, **variables: str) -> list[str]:
+    """What settings.sh makes of a user's variables."""
+    given = {
+        "MODEL": f"{data}/model",
+        "DATA": str(data),
+        "OUT": f"{data}/out",
+        "OBJECTIVE": "offpolicy_bon",
+        **variables,
+    }
+    script = "set -eu; source examples/scripts/settings.sh; printf '%s\\0' \"${train_options[@]}\""
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=given, capture_output=True, text=True, check=True)
+    return done.stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize("row", rows(guide("cluster.md"), "## Sizes"), ids=lambda row: row[0])
+def test_the_sizes_of_the_cluster_guide_pass_all_checks(data, monkeypatch, row):
+    gpus, variables, shares, options = row
+    for module in (train, validation):
+        monkeypatch.setattr(module, "is_cpu", lambda: False)
+    named = dict(pair.split("=") for pair in variables.strip("`").split())
+    _, args = train.parse([*options_of_the_script(data, PLATFORM="gpu", **named), *options.strip("`").split()])
+    needed = train.gpus_needed(args)
+    assert [needed["learner"], needed["vLLM"]] == [int(share) for share in shares.split(",")]
+    assert sum(needed.values()) == int(gpus) == 8 * int(named["NODES"])
+
+
+def test_the_head_of_the_cluster_guide_is_large_enough_without_gpus(data):
+    (gpus, cpus) = re.findall(r"ray start --head --num-gpus (\d+) --num-cpus (\d+)", guide("cluster.md"))[0]
+    _, args = train.parse(options_of_the_script(data, PLATFORM="cpu"))
+    assert sum(train.gpus_needed(args).values()) == int(gpus) < int(cpus)
