@@ -46,13 +46,22 @@ MEMORY = 200 * MEBIBYTE  # of the service, at most
 
 
 def calibrate(milliseconds: float) -> int:
-    """How many turns of the program's loop take so long on this machine."""
-    loops, best = 10_000, float("inf")
-    for _ in range(20):
-        start = time.process_time()
-        exec(f"for _ in range({loops}): 1 + 1", {})
-        best = min(best, time.process_time() - start)
-    return round(loops * milliseconds / 1000 / best)
+    """How many turns of the program's loop make the whole program take so long on this machine."""
+    loops, best = 2_000, float("inf")
+    for _ in range(50):
+        best = min(best, _seconds_in_process(PROGRAM.format(loops=loops, number=0)))
+    short = min(_seconds_in_process(PROGRAM.format(loops=0, number=0)) for _ in range(50))
+    return max(0, round(loops * (milliseconds / 1000 - short) / (best - short)))
+
+
+def _seconds_in_process(source: str) -> float:
+    code = compile(source, "<program>", "exec")
+    start = time.process_time()
+    sys.stdin = io.StringIO(INPUT)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(code, {"__name__": "__main__"})
+    sys.stdin = sys.__stdin__
+    return time.process_time() - start
 
 
 def programs(count: int, loops: int) -> list[str]:
@@ -194,14 +203,7 @@ def cost_of_a_core(cores: int, count: int, tests: int, source: str) -> tuple[flo
 
 def show_cost(cores: int) -> bool:
     source = "a, b = map(int, input().split())\nprint(a + b)\n"
-    code = compile(source, "<program>", "exec")
-    start, turns = time.process_time(), 2000
-    for _ in range(turns):
-        with contextlib.redirect_stdout(io.StringIO()):
-            sys.stdin = io.StringIO(INPUT)
-            exec(code, {})
-    sys.stdin = sys.__stdin__
-    program = (time.process_time() - start) / turns
+    program = min(_seconds_in_process(source) for _ in range(50))
     best_cost, best_wall = float("inf"), float("inf")
     for _ in range(3):
         cost, wall = cost_of_a_core(cores, 256, 8, source)

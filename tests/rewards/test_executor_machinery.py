@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -151,14 +152,28 @@ class TestFailingMachinery:
             monkeypatch.undo()
             assert executor.run(RIGHT, ADD).all_passed == 1.0
 
-    def test_lock_down_that_fails_is_an_infrastructure_error(self) -> None:
-        with Executor(cores=1) as executor:
-            lane = executor._lanes[0]
-            run = lane.run
-            lane.run = lambda job: run(replace(job, request=replace(job.request, memory_bytes=2**63)))  # type: ignore
-            (test,) = executor.run(RIGHT, replace(ADD, tests=ADD.tests[:1])).tests
-            assert test.verdict is Verdict.INFRASTRUCTURE_ERROR
-            assert "could not be locked down" in test.detail
+    @pytest.mark.parametrize(
+        "step", ["landlock_restrict_self", "seccomp_filter", "drop_capabilities", "die_with_parent"]
+    )
+    def test_lock_down_that_fails_is_an_infrastructure_error(
+        self, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A module that the server imports breaks one step of the lock-down: the program must not run without it."""
+        (tmp_path / "saboteur.py").write_text(
+            "import os, sys\n"
+            "def refuse(*arguments):\n"
+            "    if os.getpid() != server: raise OSError(22, 'sabotaged')\n"
+            "    return step(*arguments)\n"
+            f"calls = sys.modules['sandbox.syscalls']\nstep, calls.{step} = calls.{step}, refuse\n"
+            "server = os.getpid()\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        layers = [layer for layer in LAYERS if layer != "namespaces"]  # there the server has another process id
+        with Executor(cores=1, modules=["saboteur"], layers=layers) as executor:
+            result = executor.run(RIGHT, ADD)
+            assert {test.verdict for test in result.tests} == {Verdict.INFRASTRUCTURE_ERROR}
+            assert "could not be locked down: OSError: [Errno 22] sabotaged" in result.tests[0].detail
+            assert result.fraction is None
 
     @pytest.mark.parametrize("layers", [[], ["landlock"], ["seccomp"], ["uid_drop", "landlock"]])
     def test_too_little_protection_is_refused(self, layers: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 
 from .protocol import Request
 
@@ -48,18 +49,29 @@ def apply_lasting(count_threads: bool) -> None:
 
 def apply(request: Request, mapped: int) -> None:
     """Limit this process, a program that starts with ``mapped`` bytes of address space."""
-    memory = request.memory_bytes
     _limit(resource.RLIMIT_CPU, -(-request.cpu_ns // 10**9) + 1)  # a backstop: the server looks at the exact time
-    _limit(resource.RLIMIT_AS, mapped + memory)
-    _, hard = resource.getrlimit(resource.RLIMIT_STACK)  # stays as it is: programs like to raise it, memory bounds it
-    stack = min(memory, STACK_BYTES)
-    resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
+    _limit(resource.RLIMIT_AS, mapped + request.memory_bytes)
+    hard = _HARD[resource.RLIMIT_STACK]  # stays as it is: programs like to raise it, and memory bounds it
+    resource.setrlimit(resource.RLIMIT_STACK, (min(request.memory_bytes, STACK_BYTES, hard), _as_given(hard)))
+
+
+_HARD = {
+    kind: sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    for kind in (
+        *(resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_STACK),
+        *(resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC),
+    )
+    for _, hard in [resource.getrlimit(kind)]
+}
+"""What we were given, read once: a program may get less."""
+
+
+def _as_given(hard: int) -> int:
+    return resource.RLIM_INFINITY if hard == sys.maxsize else hard
 
 
 def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
+    value = min(value, _HARD[kind])
     resource.setrlimit(kind, (value, value))
 
 

@@ -122,17 +122,17 @@ def _finalize(namespace: dict[str, Any], status: int) -> int:
     try:
         if _thread._count():
             sys.modules["threading"]._shutdown()
-        atexit._run_exitfuncs()
-        main = sys.modules.get("__main__")
+        if atexit._ncallbacks():
+            atexit._run_exitfuncs()
         namespace.clear()
-        if main is not None:
-            main.__dict__.clear()
-        gc.collect()
+        if "__main__" in sys.modules:
+            sys.modules["__main__"].__dict__.clear()
+        gc.collect(2 if gc.get_count()[2] else 1)  # the oldest generation is empty unless the one before was collected
     except SystemExit as request:
         status = _exit_status(request)
     except BaseException as error:
         _report(error)
-    for stream in (sys.stdout, sys.__stdout__):
+    for stream in (sys.stdout, sys.__stdout__) if sys.stdout is not sys.__stdout__ else (sys.stdout,):
         try:
             if stream is not None and not stream.closed:
                 stream.flush()
