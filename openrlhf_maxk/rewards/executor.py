@@ -129,7 +129,7 @@ class Executor:
 
     def _start(self, lane: Lane) -> Mapping[str, str]:
         """Start a lane's server and make sure that it protects enough."""
-        missing = lane.start()["missing"]
+        missing = lane.start()
         enough = "namespaces" not in missing or not {"landlock", "seccomp"} & missing.keys()
         if not (enough or self._unsafe):
             lane.stop()

@@ -292,6 +292,13 @@ class TestCheckers:
     def test_a_failing_checker_passes_nobody(self, executor: Executor, checker: str) -> None:
         assert verdicts(executor.run("print(1)", self.problem(checker))) == [WRONG]
 
+    def test_where_there_is_no_proc_the_machinery_is_to_blame(self) -> None:
+        with Executor(cores=1) as executor:
+            executor._lanes[0].has_proc = False
+            result = executor.run("print(3, 1, 2)", self.problem(self.PERMUTATION))
+            assert verdicts(result) == [Verdict.INFRASTRUCTURE_ERROR]
+            assert "/proc" in result.tests[0].detail
+
     def test_checker_is_locked_down_too(self, executor: Executor) -> None:
         source = "import os\ntry:\n    os.fork()\nexcept OSError:\n    print(1)"
         assert verdicts(executor.run("print(1)", self.problem(source))) == [PASSED]

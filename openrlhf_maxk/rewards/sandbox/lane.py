@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .protocol import KILL, REPLY, Reply, Request, Stage
 from .streams import Streams
@@ -67,14 +66,15 @@ class Lane:
     def __init__(self, layers: Sequence[str], modules: Sequence[str], paths: Sequence[str]) -> None:
         self._options = {"layers": list(layers), "modules": list(modules), "paths": list(paths)}
         self._process: subprocess.Popen[bytes] | None = None
+        self.has_proc = False  # whether programs see a /proc, which files of a job are opened through
 
     @property
     def pid(self) -> int | None:
         """The server's process id (with namespaces: that of the process outside, which dies with it)."""
         return self._process.pid if self._process else None
 
-    def start(self) -> dict[str, Any]:
-        """Start the fork server; returns what it says of its layers. Raises LaneError."""
+    def start(self) -> dict[str, str]:
+        """Start the fork server; returns the layers it lacks, and why. Raises LaneError."""
         with ExitStack() as undo:
             self._job, self._status = os.memfd_create("job"), os.memfd_create("status")
             undo.callback(os.close, self._job)
@@ -93,9 +93,11 @@ class Lane:
                 greeting = b""
             if not greeting:
                 raise LaneError(f"the fork server did not start: {_last_words(process)}")
+            said = json.loads(greeting)
+            self.has_proc = said["proc"]
             self._process = process
             self._undo = undo.pop_all()
-        return json.loads(greeting)
+        return said["missing"]
 
     def _spawn(self, descriptors: dict[str, int]) -> subprocess.Popen[bytes]:
         boot = _BOOT.format(str(Path(__file__).parent.parent))
@@ -119,6 +121,8 @@ class Lane:
 
     def run(self, job: Job) -> Outcome:
         """Run one job. Raises LaneError if the server died or hung; it is stopped then."""
+        if job.files and not self.has_proc:
+            raise LaneError("a checker needs a /proc, and the sandbox has none here")
         os.ftruncate(self._status, 0)
         os.ftruncate(self._job, 0)
         _write_all(self._job, job.payload)
