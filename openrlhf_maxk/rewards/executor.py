@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import signal
 import sysconfig
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from openrlhf_maxk.problems.record import Comparison, Problem
 from openrlhf_maxk.rewards import jobs
@@ -32,6 +33,7 @@ MODULES = (
 )
 """Imported before any program runs, so that programs need not: what most programs use. Each makes every fork dearer."""
 
+_PROBLEMS_KEPT = 64
 _ATTEMPTS = 3  # at one run, each with a new fork server
 
 
@@ -62,29 +64,35 @@ class Executor:
     ) -> None:
         if unknown := set(layers) - set(LAYERS):
             raise ValueError(f"unknown layers {sorted(unknown)}; known are {', '.join(LAYERS)}")
+        cores = len(os.sched_getaffinity(0)) if cores is None else cores
+        if cores < 1:
+            raise ValueError(f"cores must be at least 1, not {cores}")
         paths = sorted({_where(name) for name in modules} - {None, sysconfig.get_path("stdlib")}, key=str)
         self._unsafe = unsafe
+        self._process = os.getpid()
+        self._prepared: dict[int, jobs.Prepared] = {}
         self._queue = Queue()
         self._admission = Admission()
-        self._lanes = [
-            Lane(layers, [*MODULES.split(), *modules], [str(path) for path in paths])
-            for _ in range(cores or len(os.sched_getaffinity(0)))
-        ]
+        self._lanes = [Lane(layers, [*MODULES.split(), *modules], [str(path) for path in paths]) for _ in range(cores)]
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name="executor", daemon=True) for lane in self._lanes
         ]
-        self.missing: Mapping[str, str] = {}
+        self.missing = self._start_all()
+        """The layers that this machine lacks, or that were not asked for, and why."""
+        for thread in self._threads:
+            thread.start()
+
+    def _start_all(self) -> Mapping[str, str]:
         try:
-            for lane in self._lanes:
-                self.missing = self._start(lane)
+            with ThreadPoolExecutor(len(self._lanes)) as pool:
+                missing = list(pool.map(self._start, self._lanes))
+            return missing[0]
         except BaseException as error:
             for lane in self._lanes:
                 lane.stop()
             if isinstance(error, LaneError):
                 raise SandboxUnavailableError(str(error)) from error
             raise
-        for thread in self._threads:
-            thread.start()
 
     def __enter__(self) -> Executor:
         return self
@@ -105,12 +113,24 @@ class Executor:
 
         Raises:
             ValueError: the problem cannot be run, whatever the program; the message names its id.
-            RuntimeError: the executor is closed.
+            RuntimeError: the executor is closed, or was made by another process.
         """
-        jobs.check(problem)
-        run = ProgramRun(problem.whole(program), problem)
+        if not isinstance(program, str):
+            raise TypeError(f"a program is text, not {type(program).__name__}")
+        if os.getpid() != self._process:
+            raise RuntimeError("an executor cannot be used in a fork of the process that made it")
+        run = ProgramRun(problem.whole(program), self._prepare(problem))
         self._queue.put(run)
         return run.future
+
+    def _prepare(self, problem: Problem) -> jobs.Prepared:
+        """The problem, checked once while it is in use: groups of programs come with the same one."""
+        known = self._prepared.get(id(problem))
+        if known is not None and known.problem is problem:
+            return known
+        if len(self._prepared) >= _PROBLEMS_KEPT:
+            self._prepared.clear()
+        return self._prepared.setdefault(id(problem), jobs.prepare(problem))
 
     def run(self, program: str, problem: Problem) -> ProgramResult:
         """Run ``program`` on all tests of ``problem``. Raises as :meth:`submit` does."""
@@ -122,8 +142,8 @@ class Executor:
         Raises as :meth:`submit` does, before anything is run.
         """
         distinct = {(program, problem.id): problem for program, problem in pairs}
-        for problem in {problem.id: problem for problem in distinct.values()}.values():
-            jobs.check(problem)
+        for problem in distinct.values():
+            self._prepare(problem)
         futures = {key: self.submit(key[0], problem) for key, problem in distinct.items()}
         return [futures[program, problem.id].result() for program, problem in pairs]
 
@@ -154,9 +174,8 @@ class Executor:
             run.finish(index, tested)
 
     def _test(self, lane: Lane, run: ProgramRun, index: int) -> TestResult:
-        problem, test = run.problem, run.problem.tests[index]
-        plan = jobs.plan(problem, test)
-        outcome = self._run(lane, jobs.job(problem, test, plan, run.program, run.code))
+        problem, steps, nonce = run.prepared.problem, run.prepared.steps[index], secrets.token_hex(16)
+        outcome = self._run(lane, jobs.job(run.prepared, index, run.program, run.code, nonce))
         if outcome.stage == Stage.COMPILED and outcome.code:
             run.code = outcome.code
         failure = failure_of(outcome, problem.limits)
@@ -165,12 +184,13 @@ class Executor:
             if outcome.stage in (Stage.COMPILE_ERROR, Stage.NOTHING) and failure[0] is not Verdict.INFRASTRUCTURE_ERROR:
                 self._queue.skip(run, tested)  # not a line of it has run: all tests end like this
             return tested
-        if plan.steps is not None:
-            return judge_values(outcome, problem, plan)
+        if steps is not None:
+            return judge_values(outcome, problem, steps, nonce)
+        test, checker = problem.tests[index], problem.judge.checker
         if problem.judge.comparison is not Comparison.CHECKER:
             return judge_output(outcome, problem, test)
-        assert problem.judge.checker is not None
-        return judge_by_checker(outcome, self._run(lane, jobs.checker_job(problem.judge.checker, test, outcome.stdout)))
+        assert checker is not None
+        return judge_by_checker(outcome, self._run(lane, jobs.checker_job(checker, test, outcome.stdout)))
 
     def _run(self, lane: Lane, job: Job) -> Outcome:
         """Run a job; once more, alone, if the machine and not the program may have ended it."""

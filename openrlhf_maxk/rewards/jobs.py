@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import marshal
-import secrets
 from dataclasses import dataclass
 
 from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Test
@@ -18,14 +17,14 @@ _FIRST_FILE = 6  # the descriptor of a job's first file: those before are the st
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A test, ready to run: the steps of a function test, and the word that proves that a result is the harness's."""
+class Prepared:
+    """A problem that can be run, with the steps of each test (None: a whole program on standard input)."""
 
-    steps: tuple[Step, ...] | None
-    nonce: str
+    problem: Problem
+    steps: tuple[tuple[Step, ...] | None, ...]
 
 
-def check(problem: Problem) -> None:
+def prepare(problem: Problem) -> Prepared:
     """Refuse a problem that cannot be run, whatever the program.
 
     Raises:
@@ -43,27 +42,29 @@ def check(problem: Problem) -> None:
         )
     if problem.judge.comparison is Comparison.CHECKER and not problem.judge.checker:
         raise ValueError(f"problem {problem.id!r}: judge.comparison is checker, but judge.checker is empty")
+    if problem.judge.comparison is Comparison.CHECKER and problem.mode is not Mode.STDIN:
+        raise ValueError(f"problem {problem.id!r}: judge.comparison checker needs mode stdin, not {problem.mode}")
     if problem.mode is Mode.FUNCTION and not problem.entry_point:
         raise ValueError(f"problem {problem.id!r}: mode function needs an entry_point")
+    steps = []
     for number, test in enumerate(problem.tests, 1):
         try:
-            plan(problem, test)
+            steps.append(_steps(problem, test))
         except ValueError as error:
             raise ValueError(f"problem {problem.id!r}, test {number}: {error}") from error
+    return Prepared(problem, tuple(steps))
 
 
-def plan(problem: Problem, test: Test) -> Plan:
-    """How to run one test. Raises ValueError if the test is malformed."""
+def _steps(problem: Problem, test: Test) -> tuple[Step, ...] | None:
     if problem.mode is Mode.STDIN:
-        return Plan(None, "")
+        return None
     if problem.mode is Mode.ASSERTS:
-        return Plan(steps_of_asserts(test.input), secrets.token_hex(16))
+        return steps_of_asserts(test.input)
     assert problem.entry_point is not None
     if not isinstance(_json("input", test.input), list):
         raise ValueError("input must be a JSON list of arguments")
     _json("output", test.output)
-    step = Step(StepKind.CALL, problem.entry_point, test.input, encoded_json(test.output))
-    return Plan((step,), secrets.token_hex(16))
+    return (Step(StepKind.CALL, problem.entry_point, test.input, encoded_json(test.output)),)
 
 
 def _json(name: str, text: str) -> object:
@@ -73,23 +74,27 @@ def _json(name: str, text: str) -> object:
         raise ValueError(f"{name} is not JSON: {error}") from error
 
 
-def job(problem: Problem, test: Test, plan: Plan, program: str, code: bytes) -> Job:
-    """What a lane runs. ``code`` is the program compiled by an earlier test, or empty."""
+def job(prepared: Prepared, index: int, program: str, code: bytes, nonce: str) -> Job:
+    """What a lane runs for one test. ``code`` is the program compiled by an earlier test, or empty.
+
+    ``nonce`` is the word that proves that a result is the harness's; a test on standard input needs none.
+    """
+    problem, test, steps = prepared.problem, prepared.problem.tests[index], prepared.steps[index]
     payload = {
         "setup": "" if code else problem.setup_code,
         "program": "" if code else program,
         "code": code,
         "keep_code": not code and len(problem.tests) > 1,
         "arguments": [""],
-        "steps": None if plan.steps is None else [(str(s.kind), s.source, s.argument) for s in plan.steps],
-        "nonce": plan.nonce,
+        "steps": None if steps is None else [(str(step.kind), step.source, step.argument) for step in steps],
+        "nonce": nonce,
     }
     return Job(
         payload=marshal.dumps(payload),
-        stdin=text_bytes(test.input) if plan.steps is None else b"",
+        stdin=text_bytes(test.input) if steps is None else b"",
         request=request(problem.limits),
         output_bytes=problem.limits.output_bytes,
-        with_results=plan.steps is not None,
+        with_results=steps is not None,
     )
 
 

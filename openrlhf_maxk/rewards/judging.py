@@ -6,10 +6,11 @@ import json
 import os
 import re
 import signal
+from collections.abc import Sequence
 
 from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
 from openrlhf_maxk.rewards.comparators import difference
-from openrlhf_maxk.rewards.jobs import CHECKER_LIMITS, Plan
+from openrlhf_maxk.rewards.jobs import CHECKER_LIMITS
 from openrlhf_maxk.rewards.sandbox.lane import Outcome
 from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Stage
 from openrlhf_maxk.rewards.steps import Step
@@ -37,11 +38,10 @@ def judge_output(outcome: Outcome, problem: Problem, test: Test) -> TestResult:
     return result(Verdict.PASSED if differs is None else Verdict.WRONG, differs or "", outcome)
 
 
-def judge_values(outcome: Outcome, problem: Problem, plan: Plan) -> TestResult:
+def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonce: str) -> TestResult:
     """The verdict of a function test that ended well, from the values it sent."""
-    assert plan.steps is not None
-    lines = sent_lines(outcome, plan)
-    expecting = [step for step in plan.steps if step.sends]
+    lines = _sent(outcome.results, nonce)
+    expecting = [step for step in steps if step.sends]
     for number, step in enumerate(expecting):
         if number >= len(lines):
             return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
@@ -56,10 +56,10 @@ def judge_values(outcome: Outcome, problem: Problem, plan: Plan) -> TestResult:
     return result(Verdict.PASSED, "", outcome)
 
 
-def sent_lines(outcome: Outcome, plan: Plan) -> list[bytes]:
+def _sent(results: bytes, nonce: str) -> list[bytes]:
     """What the harness sent: lines that do not start with the nonce are not its."""
-    nonce = plan.nonce.encode() + b" "
-    return [line[len(nonce) :] for line in outcome.results.split(b"\n") if line.startswith(nonce)]
+    start = nonce.encode() + b" "
+    return [line[len(start) :] for line in results.split(b"\n") if line.startswith(start)]
 
 
 def _object(line: bytes) -> dict[str, object]:

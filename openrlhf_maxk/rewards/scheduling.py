@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from openrlhf_maxk.problems.record import Problem
+from openrlhf_maxk.rewards.jobs import Prepared
 from openrlhf_maxk.rewards.verdict import ProgramResult, TestResult
 
 
 class ProgramRun:
     """One program on its way through its tests."""
 
-    def __init__(self, program: str, problem: Problem) -> None:
+    def __init__(self, program: str, prepared: Prepared) -> None:
         self.program = program
-        self.problem = problem
+        self.prepared = prepared
         self.future: Future[ProgramResult] = Future()
+        self.future.set_running_or_notify_cancel()  # cannot be cancelled: its tests may have begun
         self.code = b""  # compiled in the sandbox by the first test, used by the others
         self._next = 0
         self._results: dict[int, TestResult] = {}
@@ -27,7 +28,7 @@ class ProgramRun:
     @property
     def waiting(self) -> bool:
         """Whether a test has not been taken yet."""
-        return self._next < len(self.problem.tests)
+        return self._next < len(self.prepared.steps)
 
     def take(self) -> int:
         """The index of the next test. The queue's lock is held."""
@@ -38,7 +39,7 @@ class ProgramRun:
         """Note a result; the future is done with the last one."""
         with self._lock:
             self._results[index] = result
-            if len(self._results) < len(self.problem.tests):
+            if len(self._results) < len(self.prepared.steps):
                 return
         self.future.set_result(ProgramResult(tuple(self._results[i] for i in range(len(self._results)))))
 

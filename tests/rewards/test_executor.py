@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -349,9 +350,9 @@ class TestManyPrograms:
         compiled: list[bytes] = []
         make = jobs.job
 
-        def spy(problem: Problem, test: Test, plan: jobs.Plan, program: str, code: bytes) -> Job:
+        def spy(prepared: jobs.Prepared, index: int, program: str, code: bytes, nonce: str) -> Job:
             compiled.append(code)
-            return make(problem, test, plan, program, code)
+            return make(prepared, index, program, code, nonce)
 
         monkeypatch.setattr(jobs, "job", spy)
         assert verdicts(executor.run("print(3)", stdin(*[("", "3")] * 50))) == [PASSED] * 50
@@ -379,6 +380,7 @@ class TestMalformedProblems:
             (replace(ADD, id="p/1", limits=Limits(memory_bytes=-1)), "memory_bytes"),
             (replace(ADD, id="p/1", limits=Limits(output_bytes=-1)), "output_bytes"),
             (replace(ADD, id="p/1", judge=Judge(Comparison.CHECKER)), "checker"),
+            (replace(ADD, id="p/1", mode=Mode.ASSERTS, judge=Judge(Comparison.CHECKER, checker="print(1)")), "stdin"),
             (replace(ADD, id="p/1", mode=Mode.FUNCTION), "entry_point"),
             (replace(ADD, id="p/1", mode=Mode.FUNCTION, entry_point="f"), "test 1"),
             (replace(ADD, id="p/1", mode=Mode.FUNCTION, entry_point="f", tests=(Test("[]", "{"),)), "output"),
@@ -406,6 +408,37 @@ class TestMalformedProblems:
     def test_layers_must_be_known(self) -> None:
         with pytest.raises(ValueError, match="unknown layers"):
             Executor(cores=1, layers=["firewall"])
+
+    @pytest.mark.parametrize("cores", [0, -1])
+    def test_there_must_be_a_core(self, cores: int) -> None:
+        with pytest.raises(ValueError, match="at least 1"):
+            Executor(cores=cores)
+
+    @pytest.mark.parametrize("program", [None, b"print(3)", 3])
+    def test_a_program_is_text(self, executor: Executor, program: object) -> None:
+        with pytest.raises(TypeError, match="a program is text"):
+            executor.run(program, ADD)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("memory", [1, 4096, 2**16, 2**20])
+    def test_very_little_memory_is_the_programs_fault(self, executor: Executor, memory: int) -> None:
+        problem = replace(ADD, limits=Limits(cpu_seconds=1.0, memory_bytes=memory))
+        result = executor.run("x = bytearray(2**21)", problem)
+        assert set(verdicts(result)) <= {Verdict.OUT_OF_MEMORY, CRASHED}
+
+    def test_a_future_cannot_be_cancelled(self, executor: Executor) -> None:
+        future = executor.submit(RIGHT, ADD)
+        assert not future.cancel()
+        assert future.result().all_passed == 1.0
+
+    def test_not_in_a_fork(self, executor: Executor) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                executor.submit(RIGHT, ADD)
+            except RuntimeError:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
     def test_modules_must_exist(self) -> None:
         with pytest.raises(ModuleNotFoundError, match="no_such_module"):

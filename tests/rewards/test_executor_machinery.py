@@ -304,7 +304,7 @@ def fuzz(count: int, seed: int) -> None:
         for number in range(count):
             program, problem = fuzzed_program(chooser), fuzzed_problem(chooser, number)
             try:
-                jobs.check(problem)
+                jobs.prepare(problem)
             except ValueError:
                 refused += 1
                 with pytest.raises(ValueError, match=f"{problem.id}'"):

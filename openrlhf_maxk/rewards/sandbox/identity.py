@@ -33,6 +33,14 @@ def _spare(map_path: str, process: int) -> int | None:
     return end - 2 - 2 * (process % room)
 
 
+def may_change() -> bool:
+    """Whether this process has CAP_SETGID and CAP_SETUID, which a container may withhold from root."""
+    setgid, setuid = 6, 7
+    with open("/proc/self/status", encoding="ascii") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return effective >> setgid & 1 == 1 and effective >> setuid & 1 == 1
+
+
 def become(user: int | None) -> None:
     """Take on ``user`` (and the group of that number) if given, and drop all capabilities. Raises OSError."""
     if user is not None:

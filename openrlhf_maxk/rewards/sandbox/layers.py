@@ -46,6 +46,8 @@ class Layers:
         user = self._user_inside if self.inside else identity.spare_ids(os.getpid())
         if user is None:
             self.missing["uid_drop"] = "not root, or no ids to choose from"
+        elif not identity.may_change():
+            user, self.missing["uid_drop"] = None, "root without the capability to change its user"
         return user
 
     def _make_rules(self) -> None:
@@ -66,7 +68,6 @@ class Layers:
         os.setsid()
         if self.inside:
             os.chdir(files.TMP)
-        limits.apply(request, self._mapped)
         identity.become(self.user)
         syscalls.die_with_parent()
         if os.getppid() != server:
@@ -75,6 +76,7 @@ class Layers:
             syscalls.landlock_restrict_self(self._rules)
         if self._filter is not None:
             self._filter.apply(os.getpid())
+        limits.apply(request, self._mapped)  # last: what fails for want of memory from here on is the program's fault
 
     def clean(self) -> None:
         """After a program: kill what it started, empty what it could write."""

@@ -19,12 +19,12 @@ from .protocol import Stage
 
 def run(job_file: int, status_file: int, own: range) -> NoReturn:
     """Run the job and exit. ``own`` are the server's descriptors, closed before a line of the program runs."""
-    job = marshal.loads(_read(job_file))
     try:
+        job = marshal.loads(_read(job_file))
         codes = marshal.loads(job["code"]) if job["code"] else _compile(job)
     except MemoryError:
         _out_of_memory()
-    except (SyntaxError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
+    except BaseException as error:  # not only SyntaxError: the compiler has many ways to refuse a text
         os.pwrite(status_file, Stage.COMPILE_ERROR, 0)
         _report(error.with_traceback(None))
         _end(1)

@@ -67,6 +67,8 @@ class Server:
                 continue  # for a run that has already ended
             request = Request.unpack(message)
             child = syscalls.fork()
+            if child < 0:
+                sys.exit("fork failed")  # the client starts another server
             if child == 0:
                 self._child(request)
             for descriptor in descriptors:
