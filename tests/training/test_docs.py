@@ -160,7 +160,9 @@ def test_advantages_of_a_flat_batch_are_those_of_its_groups(capsys):
     assert returns is advantages
 
 
-@pytest.mark.parametrize("name", ["print(max_at_k", '@register("mine")', "class MaxKExperienceMaker"])
+@pytest.mark.parametrize(
+    "name", ["print(max_at_k", '@register("mine")', pytest.param("class MaxKExperienceMaker", marks=pytest.mark.slow)]
+)
 def test_examples_run(name):
     (example,) = (e for e in examples(guide("reuse.md"), "python") if name in e and "def rollout" not in e)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300, check=False)
