@@ -61,7 +61,7 @@ def group_advantages(
     starts = torch.cumsum(sizes, 0) - sizes
     values = torch.zeros_like(rewards, dtype=torch.float32)
     score_factors = torch.ones_like(values)
-    raw = None if log_ratios is None else log_ratios.exp()
+    raw = None if log_ratios is None else log_ratios.double().exp()  # in float32 it is 0 from exp(−104) on
     clamped = torch.zeros((), dtype=torch.float32, device=rewards.device)
     effective = torch.zeros_like(clamped)
     # One call for all groups of the same size and k: ragged groups are rare.

@@ -129,6 +129,16 @@ def test_the_clamp_is_counted():
     assert found.largest_ratio == pytest.approx(3.0), "as it was before the clamp"
 
 
+def test_a_completion_that_the_policy_has_all_but_forgotten_needs_no_clamp():
+    groups, rewards = torch.zeros(3, dtype=torch.int64), torch.tensor([0.0, 1, 2])
+    log_ratios = torch.tensor([-200.0, 0.5, -0.5])  # exp(−200) is 0 in float32
+    options = MaxKOptions.make(baseline="none", delta_clip=float("inf"))
+    found = group_advantages(groups, rewards, log_ratios, torch.full((3,), 2), options)
+    expected = get_objective("offpolicy_bon")(rewards.double(), 2, log_ratios.double().exp(), baseline="none").values
+    torch.testing.assert_close(found.values.double(), expected, atol=1e-6, rtol=1e-6)
+    assert found.values[0] > 1
+
+
 @pytest.mark.parametrize("log_ratios", [None, torch.tensor([0.3, 0.4])], ids=["on-policy", "off-policy"])
 def test_a_micro_batch_of_fillers_has_no_advantages(log_ratios):
     groups = torch.full((2,), FILLER)
