@@ -146,6 +146,9 @@ def experiences_of(groups: Sequence[Group], args: SimpleNamespace) -> list[Exper
     experiences = maker.split_rollout_samples(groups)
     for experience in experiences:
         experience.action_log_probs = (log_probs_of(start, experience.sequences) * experience.action_mask).float()
+        # vLLM's differ from the learner's a little, and by the token.
+        noise = torch.sin(experience.sequences[:, 1:].float()) * experience.action_mask
+        experience.rollout_log_probs = experience.action_log_probs + 0.1 * noise
         experience.base_action_log_probs = experience.action_log_probs - 0.1 * experience.action_mask
         experience.kl = torch.zeros_like(experience.action_log_probs)
     return maker.compute_advantages_and_returns(experiences)

@@ -92,11 +92,12 @@ def rollout_behaviour() -> SimpleNamespace:
     return maxk
 
 
+@pytest.mark.parametrize("behaviour", ["learner", "rollout"])
 @pytest.mark.parametrize("loss", ["score", "ppo"])
-@pytest.mark.parametrize("micro", [1, 2, 3, 6])
-def test_cut_groups_train_as_whole_ones_and_report_the_same(loss, micro):
+@pytest.mark.parametrize("micro", [1, 3, 6])
+def test_cut_groups_train_as_whole_ones_and_report_the_same(behaviour, loss, micro):
     maxk = make_arguments(N, 12, 12).maxk
-    maxk.loss, maxk.delta_clip, maxk.baseline = loss, 0.5, "marginal"
+    maxk.loss, maxk.behaviour, maxk.delta_clip, maxk.baseline = loss, behaviour, 0.5, "marginal"
     groups = groups_of_sizes(*RAGGED)
     (whole, status), (cut, cut_status) = (trained(groups, 12, size, maxk=maxk) for size in (4, micro))
     pairs = list(zip(whole.strategy.steps, cut.strategy.steps, strict=True))
