@@ -169,8 +169,10 @@ class ProblemStore(Mapping[str, Problem]):
         return _read_table(self.path / PROBLEMS)
 
     @cached_property
-    def _blob(self) -> mmap.mmap:
+    def _blob(self) -> mmap.mmap | bytes:
         with open(self.path / TESTS, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:  # all tests are empty texts; nothing cannot be mapped
+                return b""
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _read_tests(self, row: Mapping[str, Any]) -> tuple[Test, ...]:

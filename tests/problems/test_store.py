@@ -99,6 +99,14 @@ def test_any_problem_comes_back(tmp_path, given_problems):
     store.verify()
 
 
+def test_tests_may_all_be_empty_texts(tmp_path):
+    problem = Problem("p/1", "Print nothing.", (Test("", ""),))
+    write_problems(tmp_path / "store", [problem])
+    store = ProblemStore(tmp_path / "store")
+    assert store["p/1"] == problem
+    store.verify()
+
+
 def test_it_is_a_mapping_in_the_order_of_writing(folder):
     store = ProblemStore(folder)
     assert len(store) == 600
