@@ -54,6 +54,8 @@ class Executor:
         ModuleNotFoundError: one of ``modules`` is not installed.
     """
 
+    lane: type[Lane] = Lane  # what starts and talks to a fork server
+
     def __init__(
         self,
         cores: int | None = None,
@@ -73,7 +75,8 @@ class Executor:
         self._prepared: dict[int, jobs.Prepared] = {}
         self._queue = Queue()
         self._admission = Admission()
-        self._lanes = [Lane(layers, [*MODULES.split(), *modules], [str(path) for path in paths]) for _ in range(cores)]
+        imported, places = [*MODULES.split(), *modules], [str(path) for path in paths]
+        self._lanes = [self.lane(layers, imported, places) for _ in range(cores)]
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name="executor", daemon=True) for lane in self._lanes
         ]

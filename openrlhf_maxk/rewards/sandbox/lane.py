@@ -103,7 +103,7 @@ class Lane:
         boot = _BOOT.format(str(Path(__file__).parent.parent))
         options = json.dumps({**descriptors, **self._options})
         return subprocess.Popen(
-            [sys.executable, *_FLAGS, "-c", boot, options],
+            [*self._container(), sys.executable, *_FLAGS, "-c", boot, options],
             stdin=subprocess.PIPE,  # its standard streams are pipes, as a program's are: Python looks at them once
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -112,6 +112,10 @@ class Lane:
             cwd="/",
             start_new_session=True,
         )
+
+    def _container(self) -> list[str]:
+        """The beginning of the server's command line, where another program is to start it."""
+        return []
 
     def stop(self) -> None:
         """End the server and everything in it. Does nothing if it is not running."""
