@@ -3,7 +3,7 @@
 Problems are resampled, not samples: the question is how the mean would move with other problems of the same kind (and
 other samples of them, which a problem's own estimate already carries). The interval is BCa, bias-corrected and
 accelerated (Efron, 1987). In simulation over skewed, U-shaped, sparse and binary populations of 96 to 422 problems its
-coverage stays nearest the nominal 95 %, where percentile intervals fall to 90 % on sparse ones;
+coverage is 94 to 96.5 % for the nominal 95 %, where percentile intervals fall to 90 % on sparse ones;
 ``tests/evaluation/test_bootstrap.py`` repeats that simulation.
 """
 
@@ -59,19 +59,22 @@ def mean_interval(
 def _bca(
     block: FloatArray, mean: FloatArray, confidence: float, resamples: int, seed: int
 ) -> tuple[FloatArray, FloatArray]:
-    """The BCa interval of each column's mean; ``block`` has shape (P, K) and no NaN."""
+    """The BCa interval of each column's mean; ``block`` has shape (P, K) and no NaN.
+
+    For a mean, acceleration and bias correction are the same number to the order of BCa, a sixth of the mean's skewness.
+    Counting the replicates below the mean instead, as for any other statistic, adds their noise, and rounding decides
+    where many of them *are* the mean (values 0 and 1).
+    """
     centred = block - mean
     replicates = _replicates(centred, resamples, seed)
-    below = ((replicates < 0).mean(axis=0) + (replicates <= 0).mean(axis=0)) / 2  # half of the ties
-    bias = ndtri(np.clip(below, 1 / (2 * resamples), 1 - 1 / (2 * resamples)))
     spread = np.sum(centred**2, axis=0)
     flat = spread <= 1e-24 * len(block)  # equal values, but for rounding
-    skew = np.sum(centred**3, axis=0) / (6 * np.where(flat, 1.0, spread) ** 1.5)  # the jackknife's, in closed form
+    skew = np.sum(centred**3, axis=0) / (6 * np.where(flat, 1.0, spread) ** 1.5)
     tail = (1 - confidence) / 2
     bounds = []
     for quantile in (tail, 1 - tail):
-        z = bias + ndtri(quantile)
-        level = ndtr(bias + z / (1 - skew * z))
+        z = skew + ndtri(quantile)
+        level = ndtr(skew + z / (1 - skew * z))
         bound = np.asarray([np.quantile(replicates[:, c], level[c]) for c in range(block.shape[1])])
         bounds.append(mean + np.where(flat, 0.0, bound))
     return bounds[0], bounds[1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import binom, bootstrap
 
 from openrlhf_maxk.evaluation.bootstrap import mean_interval
 from openrlhf_maxk.evaluation.estimators import pass_at_k
@@ -37,6 +37,20 @@ def coverage(population, problems, runs, resamples, seed):
 def test_coverage_of_the_nominal_95_percent(population):
     # 6,000 runs: the standard error of the coverage is 0.3 %.
     assert 0.93 <= coverage(population, problems=128, runs=6000, resamples=1000, seed=11) <= 0.97
+
+
+@pytest.mark.parametrize("problems", [96, 165, 276])
+def test_coverage_of_zeros_and_ones_at_every_rate(problems):
+    """pass@n of n samples is 0 or 1: all outcomes can be gone through, so that the coverage is exact."""
+    solved = np.arange(problems + 1)
+    interval = mean_interval((np.arange(problems)[:, None] < solved).astype(float))
+    rates = np.arange(0.05, 0.951, 0.01)
+    rates = rates[problems * np.minimum(rates, 1 - rates) >= 8]  # enough problems of either kind
+    covered = (interval.low <= rates[:, None] + 1e-12) & (rates[:, None] - 1e-12 <= interval.high)
+    coverages = np.sum(binom.pmf(solved, problems, rates[:, None]) * covered, axis=1)
+    assert 0.945 <= coverages.mean() <= 0.96
+    assert 0.93 <= coverages.min()
+    assert coverages.max() <= 0.97
 
 
 @pytest.mark.slow
