@@ -61,9 +61,9 @@ def _bca(
 ) -> tuple[FloatArray, FloatArray]:
     """The BCa interval of each column's mean; ``block`` has shape (P, K) and no NaN.
 
-    For a mean, acceleration and bias correction are the same number to the order of BCa, a sixth of the mean's skewness.
-    Counting the replicates below the mean instead, as for any other statistic, adds their noise, and rounding decides
-    where many of them *are* the mean (values 0 and 1).
+    For a mean, acceleration and bias correction are the same number to the order of BCa, a sixth of the mean's
+    skewness. Counting the replicates below the mean instead, as for any other statistic, adds their noise, and rounding
+    decides where many of them *are* the mean (values 0 and 1).
     """
     centred = block - mean
     replicates = _replicates(centred, resamples, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ def score(run: RunFolder, problems: ProblemSet, samples: int) -> Scores:
     """
     facts = {problem.id: (problem.public_tests, problem.source, problem.difficulty) for problem in problems}
     outcomes: dict[tuple[str, str], _Outcome] = {}
-    behaviours: dict[str, dict[tuple, int]] = {}
+    behaviours: dict[str, dict[bytes, int]] = {}
     for record in run.results:
         problem = record["problem"]
         if problem in facts:
@@ -90,10 +91,10 @@ class _Row:
     tokens: int
 
 
-def _outcome(record: Mapping[str, Any], public_tests: int, behaviours: dict[tuple, int]) -> _Outcome:
+def _outcome(record: Mapping[str, Any], public_tests: int, behaviours: dict[bytes, int]) -> _Outcome:
     verdicts = record["verdicts"]
     passed = [verdict == Verdict.PASSED for verdict in verdicts]
-    behaviour = (*verdicts, *record["outputs"])
+    behaviour = hashlib.sha256("\0".join([*verdicts, *record["outputs"]]).encode()).digest()  # the texts are large
     counts = [0] * len(Verdict)
     for verdict in verdicts:
         counts[_VERDICTS[verdict]] += 1

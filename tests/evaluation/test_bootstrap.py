@@ -49,7 +49,7 @@ def test_coverage_of_zeros_and_ones_at_every_rate(problems):
     covered = (interval.low <= rates[:, None] + 1e-12) & (rates[:, None] - 1e-12 <= interval.high)
     coverages = np.sum(binom.pmf(solved, problems, rates[:, None]) * covered, axis=1)
     assert 0.945 <= coverages.mean() <= 0.96
-    assert 0.93 <= coverages.min()
+    assert coverages.min() >= 0.93
     assert coverages.max() <= 0.97
 
 
