@@ -8,6 +8,9 @@ import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from openrlhf_maxk.rewards.request import KINDS
+from openrlhf_maxk.rewards.runner import check_name
+
 ENVIRONMENT = "OPENRLHF_MAXK_OPTIONS"  # how install(**options) reaches every Ray worker
 
 
@@ -88,6 +91,17 @@ class MaxKOptions:
     problems: str | None = _option(
         None, "a folder of problems: rewards come from running programs against their tests, labels are problem ids"
     )
+    reward: str = _option(
+        KINDS[0],
+        "continuous: the share of tests passed; binary: 1 for all tests, else 0; math: whether the answer equals the "
+        "label, by math-verify",
+        choices=KINDS,
+    )
+    format_reward: float = _option(0.0, "added to the reward of a completion with exactly one program or boxed answer")
+    length_penalty: float = _option(0.0, "subtracted from the reward for every 1,000 characters of a completion")
+    runner: str = _option(
+        "sandbox", "what runs programs: sandbox, bubblewrap, or URLs of services that speak SandboxFusion's run_code"
+    )
     reward_workers: int = _option(1, "processes that compute rewards, spread over the cluster's nodes")
     reward_cores: int = _option(0, "cores a reward worker may use for programs (default: its share of its node's)")
     reward_timeout: float = _option(600.0, "seconds without any reward coming back after which the run is ended")
@@ -108,6 +122,9 @@ class MaxKOptions:
             choices = known[name].metadata.get("choices")
             if choices and value not in choices:
                 raise ValueError(f"--maxk.{name} {value} is not one of {', '.join(choices)}")
+            default = known[name].default
+            if isinstance(default, int | float) and not isinstance(default, bool):
+                values[name] = _number(name, value, type(default))
         if not isinstance(values.get("k"), KSchedule):
             values["k"] = KSchedule.parse(values.get("k"))
         options = cls(**values)
@@ -124,12 +141,26 @@ class MaxKOptions:
             raise ValueError(f"--maxk.max_lost {self.max_lost} must be a share between 0 and 1")
         if self.reward_workers < 1:
             raise ValueError(f"--maxk.reward_workers {self.reward_workers} must be at least 1")
+        for name in ("format_reward", "length_penalty"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"--maxk.{name} {getattr(self, name)} must be a number from 0 on")
+        try:
+            check_name(self.runner)
+        except ValueError as error:
+            raise ValueError(f"--maxk.runner {error}") from None
         if not self.reward_timeout > 0:
             raise ValueError(f"--maxk.reward_timeout {self.reward_timeout} must be above 0")
 
     def to_json(self) -> str:
         """The options as JSON, for :data:`ENVIRONMENT`."""
         return json.dumps({**asdict(self), "k": None if self.k.first is None else str(self.k)})
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"--maxk.{name} {value!r} is not a number") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 FILE = "maxk_run.json"
 # Options that change what is shown or where, not what is learnt; and a name that holds the time of day.
-IGNORED = ("logger.", "maxk.verbose", "maxk.reward_", "ckpt.", "local_rank", "reward.remote_url")
+IGNORED = ("logger.", "maxk.verbose", "maxk.reward_", "maxk.runner", "ckpt.", "local_rank", "reward.remote_url")
 
 
 class OtherRun(ValueError):

@@ -11,6 +11,8 @@ from typing import Any
 
 from openrlhf_maxk.options import MaxKOptions, options_of
 from openrlhf_maxk.platform import is_cpu
+from openrlhf_maxk.rewards.request import MATH
+from openrlhf_maxk.rewards.runner import SANDBOX, is_remote
 
 MIN_FREE_BYTES = 2**30
 
@@ -156,6 +158,7 @@ def _inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
 def _rewards(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     sources = {
         "--maxk.problems": maxk.problems,
+        "--maxk.reward math": maxk.reward == MATH,
         "--reward.remote_url": args.reward.remote_url,
         "--reward.model_name_or_path": args.reward.model_name_or_path,
         "--train.agent_func_path": args.train.agent_func_path,
@@ -164,15 +167,45 @@ def _rewards(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     if not given:
         yield (
             "nothing gives rewards: set --maxk.problems (run programs against tests), --reward.remote_url "
-            "(a reward_func file or URLs) or --reward.model_name_or_path"
+            "(a reward_func file or URLs), --maxk.reward math or --reward.model_name_or_path"
         )
     if len(given) > 1:
         yield f"{' and '.join(given)} all give rewards: choose one"
+    if not maxk.problems:
+        for option, set_ in (
+            (f"--maxk.reward {maxk.reward}", maxk.reward == "binary"),
+            (f"--maxk.runner {maxk.runner}", maxk.runner != SANDBOX and maxk.reward != MATH),
+            ("--maxk.format_reward", maxk.format_reward and maxk.reward != MATH),
+            ("--maxk.length_penalty", maxk.length_penalty and maxk.reward != MATH),
+        ):
+            if set_:
+                yield f"{option} changes nothing without --maxk.problems: leave it out"
+    if maxk.reward == MATH:
+        yield from _golds(args, maxk)
     agent = args.train.agent_func_path
     if agent and not Path(agent).is_file():
         yield f"--train.agent_func_path {agent} does not exist"
     if args.reward.remote_url and args.reward.remote_url.endswith(".py") and not Path(args.reward.remote_url).is_file():
         yield f"--reward.remote_url {args.reward.remote_url} does not exist"
+
+
+def _golds(args: Any, maxk: MaxKOptions) -> Iterator[str]:
+    """Labels of local JSON lines must be answers that can be read; those of other data are checked when first met."""
+    if is_remote(maxk.runner):
+        yield f"--maxk.runner {maxk.runner} runs programs of problems; --maxk.reward math needs sandbox or bubblewrap"
+        return
+    if not args.data.label_key:
+        yield "--data.label_key is missing: with --maxk.reward math, it names the field of the gold answer"
+        return
+    from openrlhf_maxk.rewards.math_answers import unreadable_in
+
+    files = [
+        path.strip() for option in (args.data.prompt_dataset, args.eval.dataset) for path in (option or "").split(",")
+    ]
+    try:
+        yield from unreadable_in([path for path in files if Path(path).is_file()], args.data.label_key, maxk.runner)
+    except (ModuleNotFoundError, RuntimeError) as error:
+        yield f"--maxk.reward math: {error}"
 
 
 def _is_local(name: str) -> bool:

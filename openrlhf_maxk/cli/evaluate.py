@@ -92,18 +92,14 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 
 def run_plan(plan: Plan, options: argparse.Namespace) -> Evaluation:
-    """Carry it out with the sandboxed executor."""
+    """Carry it out, with what ``--runner`` names running the programs."""
     from openrlhf_maxk.evaluation.pipeline import evaluate
-    from openrlhf_maxk.rewards.executor import Executor
     from openrlhf_maxk.rewards.extraction import extract_program
+    from openrlhf_maxk.rewards.runner import open_runner
 
     cores = options.cores or len(os.sched_getaffinity(0))
-    return evaluate(
-        plan,
-        options.out,
-        lambda: Executor(cores=cores, modules=options.modules, unsafe=options.unsafe),
-        extract_program,
-    )
+    runner = partial(open_runner, options.runner, cores, modules=options.modules, unsafe=options.unsafe)
+    return evaluate(plan, options.out, runner, extract_program)
 
 
 def report(plan: Plan, evaluation: Evaluation) -> None:
@@ -263,6 +259,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--gpu-memory-utilization", type=float, default=0.9)
     group.add_argument("--max-num-seqs", type=positive, help="samples that an engine works on at once (vLLM's choice)")
     group.add_argument("--cores", type=positive, help="cores that run programs (all)")
+    group.add_argument(
+        "--runner", default="sandbox", help="what runs programs: sandbox, bubblewrap, or a service's URL"
+    )
     group.add_argument("--modules", nargs="*", default=[], help="modules that programs may import, such as numpy")
     group.add_argument("--unsafe", action="store_true", help="run programs even where they cannot be locked down")
     group.add_argument(

@@ -15,6 +15,7 @@ from typing import Any
 
 from openrlhf_maxk.options import MaxKOptions, add_arguments
 from openrlhf_maxk.platform import environment, is_cpu
+from openrlhf_maxk.rewards.request import MATH, PROBLEMS
 from openrlhf_maxk.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.run_record import write as write_record
 from openrlhf_maxk.validation import BadOptions, validate
@@ -91,8 +92,8 @@ def _settle(flat: argparse.Namespace, maxk: MaxKOptions) -> None:
         values[name] = ",".join(os.path.abspath(p) if os.path.exists(p) else p for p in parts) or None
     for name in MADE_PATHS:
         values[name] = values[name] and os.path.abspath(values[name])
-    if maxk.problems:
-        values["reward.remote_url"] = "problems"
+    if maxk.problems or maxk.reward == MATH:
+        values["reward.remote_url"] = PROBLEMS if maxk.problems else MATH
 
 
 def gpus_needed(args: Any) -> dict[str, int]:

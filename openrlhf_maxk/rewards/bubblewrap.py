@@ -56,6 +56,6 @@ class BubblewrapExecutor(Executor):
     def __init__(self, cores: int | None = None, **options: Any) -> None:
         if shutil.which(_BWRAP) is None:
             raise SandboxUnavailableError(
-                "bubblewrap is not installed here: install it (apt-get install bubblewrap), or choose the runner sandbox"
+                "bubblewrap is not installed here: install it (apt-get install bubblewrap), or use the runner sandbox"
             )
         super().__init__(cores, layers=[layer for layer in LAYERS if layer != "namespaces"], **options)

@@ -61,6 +61,15 @@ def extract_program(completion: str) -> str | None:
     return None
 
 
+def fenced_programs(completion: str) -> int:
+    """How many fenced blocks of a completion hold a program: marked as Python or not at all, and not empty."""
+    _, closed, answer = completion.rpartition("</think>")
+    if not closed and "<think>" in completion:
+        return 0
+    blocks, _ = _blocks(answer.split("\n"))
+    return sum(block.language in ("python", "") and bool(block.text.strip()) for block in blocks)
+
+
 def _blocks(lines: list[str]) -> tuple[list[_Block], bool]:
     """The fenced blocks of a text, and whether there was any fence."""
     blocks: list[_Block] = []

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from openrlhf_maxk.options import options_of
-from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.rewards.request import MATH, PROBLEMS, Reward, RewardRequest, RewardSpec
 from openrlhf_maxk.rewards.worker import RewardWorker
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,14 @@ class _Pending:
 class RewardPool:
     """Hands groups to the worker with the fewest waiting, and answers with object references."""
 
-    def __init__(self, source: list[str], problems: str | None, workers: int, cores: int, timeout: float) -> None:
-        self.enabled = bool(source) and source != ["agent"]
+    def __init__(self, spec: RewardSpec, workers: int, cores: int, timeout: float) -> None:
+        self.enabled = bool(spec.source) and spec.source != ("agent",)
+        self._labels_are_problems = spec.source == (PROBLEMS,)
         actor: Any = ray.remote(RewardWorker)
         on_a_node = -(-workers // max(1, sum(node["Alive"] for node in ray.nodes()))) if self.enabled else 1
         self._make = lambda: actor.options(
             num_cpus=0, max_concurrency=GROUPS_AT_ONCE, scheduling_strategy="SPREAD"
-        ).remote(source, problems, cores, on_a_node)
+        ).remote(spec, cores, on_a_node)
         self._timeout = timeout
         self._workers = [self._make() for _ in range(workers)] if self.enabled else []
         self._pending: dict[Any, _Pending] = {}
@@ -58,13 +59,15 @@ class RewardPool:
     def from_args(cls, args: Any) -> RewardPool:
         """The pool that ``--reward.remote_url`` and the ``--maxk`` options ask for."""
         maxk = options_of(args)
-        return cls(
-            list(args.reward.remote_url or []),
-            maxk.problems,
-            maxk.reward_workers,
-            maxk.reward_cores,
-            maxk.reward_timeout,
+        spec = RewardSpec(
+            source=(MATH,) if maxk.reward == MATH else tuple(args.reward.remote_url or ()),
+            problems=maxk.problems,
+            kind=maxk.reward,
+            runner=maxk.runner,
+            format_reward=maxk.format_reward,
+            length_penalty=maxk.length_penalty,
         )
+        return cls(spec, maxk.reward_workers, maxk.reward_cores, maxk.reward_timeout)
 
     def submit(self, request: RewardRequest) -> Any:
         """Start scoring ``request``; the returned reference becomes ready when the rewards are there."""
@@ -122,6 +125,9 @@ class RewardPool:
         for pending in self._pending.values():
             loads[pending.worker] += 1
         worker = min(range(len(loads)), key=loads.__getitem__)
+        if self._labels_are_problems:  # equal programs of one problem run once, in the worker that has it already
+            same = (pending.worker for pending in self._pending.values() if pending.request.label == request.label)
+            worker = next(same, worker)
         actor = self._workers[worker]
         ref = actor.score.remote(request)
         self._pending[ref] = _Pending(request, worker, actor, attempts)

@@ -1,9 +1,33 @@
-"""What is asked of a reward, and what it answers: one group at a time."""
+"""Which reward a run uses, what is asked of it, and what it answers: one group at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+PROBLEMS, MATH = "problems", "math"  # sources that are this package's own
+KINDS = ("continuous", "binary", MATH)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSpec:
+    """The reward of a run.
+
+    ``source`` is ``("problems",)`` (programs are run on tests), ``("math",)`` (answers are compared with the label), a
+    ``.py`` file with a ``reward_func``, URLs of services, or nothing. ``kind`` is for problems: the share of tests
+    passed (continuous) or 1 for all of them, else 0 (binary). ``runner`` names what runs programs (:mod:`.runner`).
+    """
+
+    source: tuple[str, ...] = ()
+    problems: str | None = None
+    kind: str = KINDS[0]
+    runner: str = "sandbox"
+    format_reward: float = 0.0  # added for exactly one program, or boxed answer
+    length_penalty: float = 0.0  # subtracted for every 1,000 characters of a completion
+
+
+class BadLabel(ValueError):
+    """A label that a reward can do nothing with: no problem has that id, no answer reads like that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,38 @@
-"""What a reward worker calls: a user's Python file, a user's HTTP service, or programs run against tests."""
+"""What a reward worker calls: programs run on tests, answers compared, a user's Python file or HTTP service."""
 
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.rewards.request import MATH, PROBLEMS, Reward, RewardRequest, RewardSpec
+from openrlhf_maxk.rewards.service import Service
 
 Scorer = Callable[[RewardRequest], list[Reward]]
 
-HTTP_TIMEOUT = 180.0  # seconds, and so many tries, as upstream
-HTTP_TRIES = 5
+HTTP_TIMEOUT = 180.0  # seconds, as upstream
 
 
-def make_scorer(source: Sequence[str], problems: str | None, cores: int) -> Scorer:
-    """The scorer for ``--reward.remote_url`` (a ``.py`` file or URLs) or for ``--maxk.problems``."""
-    if source[0] == "problems":
+def make_scorer(spec: RewardSpec, cores: int) -> Scorer:
+    """The scorer that ``spec`` describes, with its optional terms."""
+    if spec.source[0] == PROBLEMS:
         from openrlhf_maxk.rewards.code import CodeScorer
+        from openrlhf_maxk.rewards.extraction import fenced_programs
+        from openrlhf_maxk.rewards.terms import with_terms
 
-        assert problems is not None
-        return CodeScorer(problems, cores)
-    if source[0].endswith(".py"):
-        return FunctionScorer(source[0])
-    return HTTPScorer(source)
+        return with_terms(CodeScorer(spec, cores), spec, fenced_programs)
+    if spec.source[0] == MATH:
+        from openrlhf_maxk.rewards.math_answers import MathScorer, boxed_answers
+        from openrlhf_maxk.rewards.terms import with_terms
+
+        return with_terms(MathScorer(spec, cores), spec, lambda completion: len(boxed_answers(completion)))
+    if spec.source[0].endswith(".py"):
+        return FunctionScorer(spec.source[0])
+    return HTTPScorer(spec.source)
 
 
 class FunctionScorer:
@@ -57,14 +61,13 @@ class FunctionScorer:
 
 
 class HTTPScorer:
-    """OpenRLHF's HTTP protocol: a POST of ``query``, ``prompts`` and ``labels``, answered like a ``reward_func``."""
+    """OpenRLHF's HTTP protocol: a POST of ``query``, ``prompts`` and ``labels``, answered like a ``reward_func``.
+
+    Failures of the service are tried again. Raises ServiceError if it stays out of order or refuses a request.
+    """
 
     def __init__(self, urls: Sequence[str]) -> None:
-        import requests
-
-        self._urls = itertools.cycle(urls)
-        self._post = requests.Session().post
-        self._errors = requests.RequestException
+        self._service = Service(urls)
 
     def __call__(self, request: RewardRequest) -> list[Reward]:
         n = len(request.queries)
@@ -73,17 +76,7 @@ class HTTPScorer:
             "prompts": [request.prompt] * n,
             "labels": [request.label] * n,
         }
-        failures = []
-        for attempt in range(HTTP_TRIES):
-            url = next(self._urls)
-            try:
-                response = self._post(url, json=payload, timeout=HTTP_TIMEOUT)
-                response.raise_for_status()
-                return parse_answer(response.json(), n)
-            except self._errors as error:
-                failures.append(f"{url}: {error}")
-                time.sleep(min(2.0**attempt, 10.0))
-        raise RuntimeError(f"no answer from the reward service after {HTTP_TRIES} tries:\n" + "\n".join(failures))
+        return self._service.post(payload, HTTP_TIMEOUT, lambda answer: parse_answer(answer, n))
 
 
 def parse_answer(answer: Any, n: int) -> list[Reward]:
@@ -117,6 +110,11 @@ def parse_answer(answer: Any, n: int) -> list[Reward]:
 
 
 def _numbers(values: Any, field: str, n: int) -> list[float | None]:
+    if getattr(values, "ndim", 0) > 1:
+        raise ValueError(
+            f"a reward function returned {field} of shape {tuple(values.shape)} for {n} completions: "
+            f"the shape must be ({n},), one number a completion"
+        )
     values = values.tolist() if hasattr(values, "tolist") else values
     values = list(values) if _has_length(values) else [values]
     if len(values) != n:

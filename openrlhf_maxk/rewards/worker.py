@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
-from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.rewards.request import Reward, RewardRequest, RewardSpec
 from openrlhf_maxk.rewards.scorers import Scorer, make_scorer
 
 
 class RewardWorker:
     """Runs as a Ray actor; several groups may be scored at once."""
 
-    def __init__(self, source: Sequence[str], problems: str | None, cores: int, on_this_node: int = 1) -> None:
+    def __init__(self, spec: RewardSpec, cores: int, on_this_node: int = 1) -> None:
         """``cores``: how many to use; 0 for this node's, shared with the other workers of ``on_this_node``."""
         share = max(1, len(os.sched_getaffinity(0)) // on_this_node)
-        self._scorer: Scorer = make_scorer(source, problems, cores or share)
+        self._scorer: Scorer = make_scorer(spec, cores or share)
 
     def score(self, request: RewardRequest) -> list[Reward]:
         """One reward for every completion, in order."""

@@ -11,7 +11,7 @@ import ray
 
 from openrlhf_maxk.rewards import pool as pool_module
 from openrlhf_maxk.rewards.pool import MAX_ATTEMPTS, RewardError, RewardPool
-from openrlhf_maxk.rewards.request import RewardRequest
+from openrlhf_maxk.rewards.request import RewardRequest, RewardSpec
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def clock(monkeypatch):
 def make_pool(folder: Path, source: str, workers: int = 1) -> RewardPool:
     file = folder / "reward.py"
     file.write_text(textwrap.dedent(source))
-    return RewardPool([str(file)], None, workers, 1, timeout=120.0)
+    return RewardPool(RewardSpec((str(file),)), workers, 1, timeout=120.0)
 
 
 def request(label: str) -> RewardRequest:
@@ -176,5 +176,5 @@ def test_a_group_that_hangs_on_the_second_worker_ends_the_run_too(tmp_path):
 
 
 def test_without_a_reward_function_there_is_no_worker():
-    assert not RewardPool([], None, 1, 1, 1.0).enabled
-    assert not RewardPool(["agent"], None, 1, 1, 1.0).enabled
+    assert not RewardPool(RewardSpec(), 1, 1, 1.0).enabled
+    assert not RewardPool(RewardSpec(("agent",)), 1, 1, 1.0).enabled

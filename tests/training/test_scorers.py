@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from openrlhf_maxk.rewards import scorers
-from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.rewards.request import Reward, RewardRequest, RewardSpec
 from openrlhf_maxk.rewards.scorers import FunctionScorer, HTTPScorer, make_scorer, parse_answer
+from openrlhf_maxk.rewards.service import TOKEN, TRIES, ServiceError
 
 REQUEST = RewardRequest("p", "7", ("p a", "p b", "p c"), ("a", "b", "c"))
 
@@ -99,6 +99,15 @@ def test_refused_answers(answer, message):
         parse_answer(answer, 3)
 
 
+@pytest.mark.parametrize("field", ["rewards", "scores", "extra_logs"])
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_a_column_in_place_of_numbers_is_refused_by_its_shape(field, make):
+    column = make([[1.0], [2.0], [3.0]])
+    answer = {"rewards": [1, 2, 3]} | {field: {"a": column} if field == "extra_logs" else column}
+    with pytest.raises(ValueError, match=rf"{field}.* of shape \(3, 1\) for 3 completions: the shape must be \(3,\)"):
+        parse_answer(answer, 3)
+
+
 def test_a_long_wrong_answer_is_shortened():
     with pytest.raises(ValueError, match="dict with 'rewards'") as caught:
         parse_answer("x" * 5000, 3)
@@ -119,7 +128,7 @@ def test_a_reward_function_is_called_once_a_group_with_openrlhfs_arguments(tmp_p
         "    assert labels == ['7'] * 3\n"
         "    return 7\n"
     )
-    scorer = make_scorer([str(file)], None, 1)
+    scorer = make_scorer(RewardSpec((str(file),)), 1)
     assert isinstance(scorer, FunctionScorer)
     assert values(scorer(REQUEST)) == [4.0, 4.0, 4.0]
     (call,) = scorer._reward_func.__globals__["calls"]
@@ -161,11 +170,12 @@ class Service:
     """A reward service; ``answers`` are (status, body) in turn, the last one for ever; ``seen`` what was posted."""
 
     def __init__(self, *answers: tuple[int, object]) -> None:
-        self.answers, self.seen = list(answers), []
+        self.answers, self.seen, self.authorizations = list(answers), [], []
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                service.authorizations.append(self.headers.get("Authorization"))
                 service.seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 status, body = service.answers[min(len(service.seen), len(service.answers)) - 1]
                 self.send_response(status)
@@ -201,7 +211,7 @@ def slept(monkeypatch):
 
 def test_a_service_is_asked_in_openrlhfs_protocol(slept):
     with Service(GOOD) as service:
-        scorer = make_scorer([service.url], None, 1)
+        scorer = make_scorer(RewardSpec((service.url,)), 1)
         assert isinstance(scorer, HTTPScorer)
         assert values(scorer(REQUEST)) == [1.0, None, 3.0]
     assert service.seen == [{"query": ["p a", "p b", "p c"], "prompts": ["p"] * 3, "labels": ["7"] * 3}]
@@ -225,15 +235,36 @@ def test_services_take_turns_and_one_that_is_down_is_passed_over():
     assert len(up.seen) == 2
 
 
-def test_a_service_that_stays_out_of_order_is_an_error_and_never_a_reward():
+def test_a_service_that_stays_out_of_order_is_an_error_and_never_a_reward(slept):
     with (
         Service((503, b"")) as service,
-        pytest.raises(RuntimeError, match=f"no answer from the reward service after {scorers.HTTP_TRIES} tries") as e,
+        pytest.raises(ServiceError, match=f"no answer from the service after {TRIES} tries") as e,
     ):
         HTTPScorer([service.url])(REQUEST)
-    assert len(service.seen) == scorers.HTTP_TRIES
-    assert str(e.value).count("503") == scorers.HTTP_TRIES
+    assert len(service.seen) == TRIES
+    assert str(e.value).count("503") == TRIES
     assert service.url in str(e.value)
+    assert slept == [1.0, 2.0, 4.0, 8.0], "nothing is waited for after the last try"
+
+
+@pytest.mark.parametrize("status", [400, 401, 413, 422])
+def test_a_request_that_is_refused_is_not_repeated(status):
+    with (
+        Service((status, {"error": "label '7' is no problem"})) as service,
+        pytest.raises(ServiceError, match=rf"refused the request \({status}\): .*label '7' is no problem"),
+    ):
+        HTTPScorer([service.url])(REQUEST)
+    assert len(service.seen) == 1
+
+
+def test_the_token_of_the_environment_is_sent_whatever_netrc_says(monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv(TOKEN, "a-token-of-some-length")
+    with Service(GOOD) as service:
+        HTTPScorer([service.url])(REQUEST)
+    assert service.authorizations == ["Bearer a-token-of-some-length"]
 
 
 def test_a_malformed_answer_of_the_service_is_an_error_at_once():

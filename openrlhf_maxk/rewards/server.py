@@ -1,0 +1,199 @@
+"""An HTTP server for JSON requests: who may ask, how much, how many at once, and how it stops. What is asked is not its
+business.
+
+Errors are JSON, ``{"error": "…"}``. A 4xx says that the same request would be refused again, a 5xx that it may be
+repeated: nothing that fails here is ever an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Answerer = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Turns a request's JSON object into the answer's; raises BadRequest."""
+
+IDLE_SECONDS = 60.0  # a connection may be silent for so long
+LINGER_SECONDS = 5.0  # what a refused client still sends is thrown away for so long
+
+
+class BadRequest(ValueError):
+    """A request that cannot be answered, however often it is sent; the message names the field and what is wrong."""
+
+
+class Unavailable(RuntimeError):
+    """The machinery failed: the request may be sent again."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. Raises OSError for a name that cannot be resolved."""
+    if not host:
+        return False
+    found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+
+
+class RewardServer(ThreadingHTTPServer):
+    """Answers a POST to each path of ``answerers`` in a thread, and a GET of ``/health``."""
+
+    daemon_threads = False  # the end waits for them
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        answerers: Mapping[str, Answerer],
+        token: str | None,
+        max_body: int,
+        max_connections: int,
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, _Handler)
+        self.answerers = answerers
+        self.authorization = None if token is None else f"Bearer {token}".encode()
+        self.max_body = max_body
+        self.stopping = False
+        self.started = time.monotonic()
+        self.answered = 0
+        self.lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(max_connections)
+        self._connections: set[socket.socket] = set()
+
+    @property
+    def url(self) -> str:
+        host, port = self.server_address[:2]
+        return f"http://[{host!s}]:{port}" if self.address_family == socket.AF_INET6 else f"http://{host!s}:{port}"
+
+    def stop(self) -> None:
+        """Take no more requests, and let those in work finish. Not to be called from ``serve_forever``'s thread."""
+        self.stopping = True
+        self.shutdown()
+        with self.lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)  # who waits for a request gets an end of file
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            body = b'{"error": "too many connections: come back later"}'
+            head = f"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: {len(body)}\r\n\r\n"
+            request.settimeout(1.0)
+            with contextlib.suppress(OSError):
+                request.sendall(head.encode() + body)
+            self.shutdown_request(request)
+            return
+        with self.lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self.lock:
+            known = request in self._connections
+            self._connections.discard(request)
+        super().shutdown_request(request)
+        if known:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.debug("a connection of %s broke", client_address, exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "openrlhf_maxk", ""
+    timeout = IDLE_SECONDS
+    server: RewardServer
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            return self._refuse(HTTPStatus.NOT_FOUND, "there is /health to GET")
+        return self._answer(
+            HTTPStatus.OK,
+            {
+                "status": "ok",
+                "paths": list(self.server.answerers),
+                "answered": self.server.answered,
+                "seconds": round(time.monotonic() - self.server.started, 1),
+            },
+        )
+
+    def do_POST(self) -> None:
+        if not self._may_ask():
+            return self._refuse(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong: Authorization: Bearer …")
+        answerer = self.server.answerers.get(self.path.partition("?")[0])
+        if answerer is None:
+            return self._refuse(HTTPStatus.NOT_FOUND, f"there is {', '.join(self.server.answerers)} to POST to")
+        try:
+            length = int(self.headers.get("Content-Length", ""))
+        except ValueError:
+            return self._refuse(HTTPStatus.LENGTH_REQUIRED, "a request needs a Content-Length")
+        if not 0 <= length <= self.server.max_body:
+            most = f"{self.server.max_body} bytes (--max-body)"
+            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{length} bytes are more than {most}: send fewer")
+        try:
+            body = self.rfile.read(length)
+            if len(body) < length:  # the client is gone, or we are going
+                self.close_connection = True
+                return None
+            return self._answer(HTTPStatus.OK, answerer(_object(body)))
+        except BadRequest as error:
+            return self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+        except Unavailable as error:
+            return self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+        except OSError:  # the connection's
+            raise
+        except Exception as error:
+            logger.exception("a request could not be answered")
+            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
+
+    def _may_ask(self) -> bool:
+        wanted = self.server.authorization
+        given = self.headers.get("Authorization", "").encode("latin-1", "replace")
+        return wanted is None or hmac.compare_digest(given, wanted)
+
+    def _refuse(self, status: HTTPStatus, error: str) -> None:
+        """Refuse a request whose body has not been read: the connection is of no use any more."""
+        self.close_connection = True
+        self._answer(status, {"error": error})
+        self.connection.settimeout(0.5)  # a client that still sends would not see the answer if we closed now
+        deadline = time.monotonic() + LINGER_SECONDS
+        while time.monotonic() < deadline and self.rfile.read1(2**16):
+            pass
+
+    def _answer(self, status: HTTPStatus, answer: Mapping[str, Any]) -> None:
+        body = json.dumps(answer, allow_nan=False).encode()
+        self.close_connection = self.close_connection or self.server.stopping
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        with self.server.lock:
+            self.server.answered += status == HTTPStatus.OK and self.command == "POST"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug(format, *args)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
+    if not isinstance(found, dict):
+        raise BadRequest(f"the body must be a JSON object, not {type(found).__name__}")
+    return found
