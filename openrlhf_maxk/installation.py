@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 RAY_HOOK = "RAY_RUNTIME_ENV_HOOK"
+SETUP_HOOK = "worker_process_setup_hook"
+INSTALL = "openrlhf_maxk.installation.install_in_worker"
 
 
 def install(**options: Any) -> None:
@@ -22,7 +24,7 @@ def install(**options: Any) -> None:
     Raises:
         openrlhf_maxk.seams.SeamError: the installed OpenRLHF is not the one this package extends.
         ValueError: an option is unknown or out of range.
-        RuntimeError: Ray has been started already.
+        RuntimeError: Ray has been started already, or would not tell its workers (under ``uv run``).
     """
     from openrlhf_maxk import seams
     from openrlhf_maxk.options import ENVIRONMENT, MaxKOptions
@@ -30,6 +32,7 @@ def install(**options: Any) -> None:
 
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         raise RuntimeError("call openrlhf_maxk.install() before ray.init(): Ray's workers must be told of it")
+    _check_hooks_run()
     active = seams.active(is_cpu())
     seams.check(active)
     if options:
@@ -37,6 +40,18 @@ def install(**options: Any) -> None:
     os.environ.update(environment())
     os.environ[RAY_HOOK] = "openrlhf_maxk.installation.add_worker_hook"
     seams.apply(active)
+
+
+def _check_hooks_run() -> None:
+    """Under ``uv run``, Ray ignores RAY_RUNTIME_ENV_HOOK: its workers would be plain OpenRLHF, silently."""
+    from ray._private import ray_constants
+    from ray._private.runtime_env.uv_runtime_env_hook import _get_uv_run_cmdline
+
+    if ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV and _get_uv_run_cmdline():
+        raise RuntimeError(
+            "under `uv run`, Ray's workers would not get openrlhf_maxk: set RAY_ENABLE_UV_RUN_RUNTIME_ENV=0, "
+            "or start the program with the environment's own python"
+        )
 
 
 def install_in_worker() -> None:
@@ -48,7 +63,11 @@ def install_in_worker() -> None:
 
 
 def add_worker_hook(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
-    """Ray calls this in ``ray.init``: what the workers of this job need, next to what the user asked for."""
+    """Ray calls this in ``ray.init``: what the workers of this job need, next to what the user asked for.
+
+    Raises:
+        ValueError: the user asked for a setup hook of their own; Ray has room for one.
+    """
     from openrlhf_maxk.options import ENVIRONMENT
     from openrlhf_maxk.platform import environment
 
@@ -57,5 +76,10 @@ def add_worker_hook(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
     if ENVIRONMENT in os.environ:
         variables[ENVIRONMENT] = os.environ[ENVIRONMENT]
     runtime_env["env_vars"] = {**variables, **(runtime_env.get("env_vars") or {})}
-    runtime_env["worker_process_setup_hook"] = "openrlhf_maxk.installation.install_in_worker"
+    own = runtime_env.setdefault(SETUP_HOOK, INSTALL)
+    if own != INSTALL:
+        raise ValueError(
+            f"runtime_env has a {SETUP_HOOK} of its own, {own!r}, and Ray takes one only: leave it out, and do its "
+            "work where your actors start."
+        )
     return runtime_env

@@ -14,6 +14,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -286,6 +287,7 @@ def _extend(upstream: Any, mixin: type) -> Any:
 
 def main() -> None:
     """Print the table and the state of every seam."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     for seam in SEAMS:
         state = {source: fingerprint(source) == expected for source, expected in seam.sources}
         print(f"{seam.target}{'  [cpu]' if seam.cpu else ''}\n    {seam.how} by {seam.by}\n    {seam.why}")

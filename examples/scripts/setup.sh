@@ -24,15 +24,23 @@ command -v "$PYTHON" >/dev/null || fail "$PYTHON not found: install Python 3.11,
 [[ "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" == 3.11 ]] ||
     fail "$PYTHON is not Python 3.11, which openrlhf 0.11.2 is built for: set PYTHON to one"
 
-made_from=$(cat requirements/"$PLATFORM"*.txt pyproject.toml examples/scripts/setup.sh | sha256sum | cut -d' ' -f1)
-if [[ "$(cat .venv/.made_from 2>/dev/null || true)" == "$made_from" ]]; then
+made_from="$PLATFORM $(cat requirements/"$PLATFORM"*.txt pyproject.toml examples/scripts/setup.sh | sha256sum | cut -d' ' -f1)"
+found=$(cat .venv/.made_from 2>/dev/null || true)
+if [[ "$found" == "$made_from" ]]; then
     exit 0
+fi
+[[ -z "$found" || "${found%% *}" == "$PLATFORM" ]] ||
+    fail ".venv is for ${found%% *}, and this is to be one for $PLATFORM: remove .venv, or set PLATFORM=${found%% *}"
+if [[ "$PLATFORM" == cpu ]]; then
+    "$PYTHON" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
+        fail "libnuma.so.1 not found, which vLLM needs on CPU: install the package libnuma1 (Debian) or numactl-libs (Fedora)"
 fi
 
 free_mb=$(df -Pm . | awk 'NR==2 {print $4}')
 [[ "$free_mb" -gt 6000 ]] || fail "only $free_mb MB free here; the environment needs 6000"
 
-pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+# Twice quiet: errors are shown, warnings about the machine's pip settings are not.
+pip() { .venv/bin/python -m pip --disable-pip-version-check -qq "$@"; }
 
 echo "environment: .venv ($PLATFORM)"
 [[ -x .venv/bin/python ]] || "$PYTHON" -m venv .venv

@@ -8,6 +8,7 @@ from typing import Any
 from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.console import Console
+from openrlhf_maxk.evaluation.during_training import check_best_metric
 from openrlhf_maxk.options import options_of
 from openrlhf_maxk.seams import Upstream
 
@@ -21,9 +22,10 @@ class GroupController(Upstream):
         super().__init__(pretrain, strategy, *args, **kwargs)
         arguments = self.args
         self.maxk = options_of(arguments)
-        prompts = len(self.prompts_dataloader)
-        self.total_steps = max(1, prompts // arguments.rollout.batch_size * arguments.train.num_episodes)
+        steps = math.ceil(len(self.prompts_dataloader) / arguments.rollout.batch_size)  # the last may be smaller
+        self.total_steps = max(1, steps * arguments.train.num_episodes)
         self.console = Console.of(arguments)
+        check_best_metric(arguments.ckpt.best_metric_key, self.eval_dataloader, arguments.eval.n_samples_per_prompt)
 
     def fit(self, global_step: int = 0) -> None:
         """Run the training; whoever follows the console hears of its start and of every step."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -108,6 +110,7 @@ class Objective:
 
 
 _OBJECTIVES: dict[str, Objective] = {}
+_FILES: dict[str, Objective] = {}
 
 
 def register(name: str, form: Form | str = Form.RATIO) -> Callable[[Formula], Objective]:
@@ -131,14 +134,31 @@ def register(name: str, form: Form | str = Form.RATIO) -> Callable[[Formula], Ob
 
 
 def get_objective(name: str) -> Objective:
-    """Return the objective of that name.
+    """Return the objective of that name, or the one that the Python file ``name`` (``….py``) registers.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is none; the message lists those there are. The file is missing, or does not register one.
     """
+    if name.endswith(".py"):
+        return _from_file(name)
     if name not in _OBJECTIVES:
         raise ValueError(f"no objective named {name!r}; known: {', '.join(objective_names())}")
     return _OBJECTIVES[name]
+
+
+def _from_file(path: str) -> Objective:
+    if path in _FILES:
+        return _FILES[path]
+    spec = importlib.util.spec_from_file_location("openrlhf_maxk_objective", path)
+    if not Path(path).is_file() or spec is None or spec.loader is None:
+        raise ValueError(f"the objective's file {path} does not exist")
+    before = set(_OBJECTIVES)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    added = [objective for name, objective in _OBJECTIVES.items() if name not in before]
+    if len(added) != 1:
+        raise ValueError(f'{path} must register one objective, not {len(added)}: @register("name") on its function')
+    _FILES[path] = added[0]
+    return added[0]
 
 
 def objective_names() -> tuple[str, ...]:

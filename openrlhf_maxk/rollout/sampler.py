@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -181,7 +182,8 @@ class GroupSampling(Upstream):
                 response.update(reward=reward.reward, scores=reward.score, extra_logs={})
                 for name, value in reward.logs.items():
                     counts.reward_logs.setdefault(name, []).append(value)
-            responses = [response for response in responses if response["reward"] is not None]
+        if rewards is not None or self.args.train.agent_func_path:  # a reward model scores later
+            responses = [response for response in responses if _is_number(response["reward"])]
         lost = n - len(responses)
         counts.lost += lost
         if len(responses) < self._smallest():
@@ -207,6 +209,10 @@ class GroupSampling(Upstream):
                 f"--maxk.max_lost {self.maxk.max_lost} allows. Failures are never scored as rewards; see the log of "
                 "the reward workers and engines for their cause."
             )
+
+
+def _is_number(reward: Any) -> bool:
+    return reward is not None and not math.isnan(float(reward))
 
 
 def _request(responses: list[dict[str, Any]]) -> RewardRequest:

@@ -231,3 +231,24 @@ def test_advantages_cannot_be_changed():
     assert isinstance(result, Advantages)
     with pytest.raises(AttributeError):
         result.values = torch.zeros(4)
+
+
+def test_an_objective_of_a_users_own_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from openrlhf_maxk.objectives import register\n"
+        "@register('from a file')\n"
+        "def mine(rewards, k, ratios, options):\n"
+        "    return rewards - rewards.median(-1, keepdim=True).values\n"
+    )
+    objective = get_objective(str(file))
+    assert objective(torch.tensor([0.0, 1.0, 5.0]), 1).values.tolist() == [-1.0, 0.0, 4.0]
+    assert get_objective(str(file)) is objective is get_objective("from a file")
+
+
+def test_a_file_without_an_objective(tmp_path):
+    (tmp_path / "none.py").write_text("")
+    with pytest.raises(ValueError, match=r"none\.py must register one objective, not 0"):
+        get_objective(str(tmp_path / "none.py"))
+    with pytest.raises(ValueError, match=r"missing\.py does not exist"):
+        get_objective(str(tmp_path / "missing.py"))

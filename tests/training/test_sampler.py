@@ -117,6 +117,7 @@ def make_sampler(monkeypatch, engines: list[Engine], pool: Pool, seed: int = 0, 
         "algo__advantage__is_correction_level": "off",
         "vllm__enable_sleep": False,
         "reward__remote_url": None,
+        "train__agent_func_path": None,
         "maxk": SimpleNamespace(**maxk),
         **{name: value for name, value in changes.items() if "__" in name},
     }
@@ -378,3 +379,19 @@ def test_the_wait_for_rewards_alone_is_measured(monkeypatch):
     generate(made, 3)
     assert now.seconds == 33.0
     assert made.counts.metrics()["rollout/reward_wait_seconds"] == 30.0
+
+
+def test_an_agents_missing_reward_is_a_lost_completion(monkeypatch):
+    """An agent brings its rewards itself; None and NaN say that it could not."""
+    given = [1.0, None, 0.0, float("nan")]
+
+    class AgentEngine(Engine):
+        def _response(self, prompt: str, label: str, i: int) -> dict[str, Any]:
+            return super()._response(prompt, label, i) | {"reward": given[i], "scores": given[i]}
+
+    pool = Pool(None, enabled=False)
+    made = make_sampler(monkeypatch, [AgentEngine()], pool, k="1", train__agent_func_path="agent.py")
+    groups, _, _ = generate(made, 2)
+    assert [completions_of(group) for group in groups] == [[0, 2], [0, 2]]
+    assert [group.rewards.tolist() for group in groups] == [[1.0, 0.0]] * 2
+    assert made.counts.lost == 4

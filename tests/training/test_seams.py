@@ -224,6 +224,21 @@ def test_a_worker_is_told_of_the_seams_and_options_and_what_the_user_set_wins(mo
     assert installation.add_worker_hook(None)["env_vars"][ENVIRONMENT] == '{"k": "4"}'
 
 
+def test_a_users_own_setup_hook_is_not_replaced_silently():
+    with pytest.raises(ValueError, match=r"worker_process_setup_hook of its own, 'mine\.hook'"):
+        installation.add_worker_hook({"worker_process_setup_hook": "mine.hook"})
+    once = installation.add_worker_hook({})
+    assert installation.add_worker_hook(once) == once
+
+
+def test_install_refuses_uv_run_whose_workers_would_not_be_told(monkeypatch):
+    from ray._private.runtime_env import uv_runtime_env_hook
+
+    monkeypatch.setattr(uv_runtime_env_hook, "_get_uv_run_cmdline", lambda: ["uv", "run", "train.py"])
+    with pytest.raises(RuntimeError, match="RAY_ENABLE_UV_RUN_RUNTIME_ENV=0"):
+        openrlhf_maxk.install()
+
+
 def test_install_comes_before_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
     with pytest.raises(RuntimeError, match=r"before ray\.init\(\)"):
