@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from openrlhf_maxk.experience.group import Group
-from openrlhf_maxk.experience.metrics import mean_at_k
+from openrlhf_maxk.experience.metrics import mean_at_k, powers_of_two
+
+NO_BEST = "none"  # --ckpt.best_metric_key: no best checkpoint
 
 
 def compute_eval_metrics(eval_dataloader: Iterable[Any], groups: Sequence[Group], n_samples_per_prompt: int) -> dict:
@@ -40,3 +42,24 @@ def compute_eval_metrics(eval_dataloader: Iterable[Any], groups: Sequence[Group]
         logs |= mean_at_k(of_source, f"eval_{source}_")
         logs[f"eval_{source}_pass1"] = logs[f"eval_{source}_max@1"]
     return logs
+
+
+def check_best_metric(key: str, eval_dataloader: Iterable[Any] | None, n_samples_per_prompt: int) -> None:
+    """``--ckpt.best_metric_key`` must be one of the metrics that an evaluation will have: OpenRLHF passes over an
+    unknown one in silence, and never saves a best checkpoint.
+
+    Raises:
+        ValueError: it is not; the message lists those that are.
+    """
+    if not key or key == NO_BEST:
+        return
+    if not eval_dataloader:
+        raise ValueError(f"--ckpt.best_metric_key {key} needs an evaluation: set --eval.dataset and --eval.steps")
+    sources = sorted({source for sources, *_ in eval_dataloader for source in sources})
+    of_source = ["pass1", *(f"{metric}@{k}" for metric in ("max", "pass") for k in powers_of_two(n_samples_per_prompt))]
+    known = [f"eval_{source}_{name}" for source in sources for name in of_source]
+    if key not in known:
+        raise ValueError(
+            f"--ckpt.best_metric_key {key} is no metric of the evaluation (--eval.n_samples_per_prompt is "
+            f"{n_samples_per_prompt}): choose one of {', '.join(known)}, or {NO_BEST}"
+        )
