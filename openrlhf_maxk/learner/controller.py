@@ -9,7 +9,6 @@ from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.console import Console
 from openrlhf_maxk.evaluation.during_training import check_best_metric
-from openrlhf_maxk.evaluation.during_training import check_best_metric
 from openrlhf_maxk.options import options_of
 from openrlhf_maxk.seams import Upstream
 
