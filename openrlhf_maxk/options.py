@@ -66,7 +66,9 @@ def _option(default: Any, text: str, **extra: Any) -> Any:
 class MaxKOptions:
     """All options of this package for training, with OpenRLHF-style names ``--maxk.<field>``."""
 
-    objective: str = _option("offpolicy_bon", "the objective that turns a group's rewards into advantages")
+    objective: str = _option(
+        "offpolicy_bon", "what turns rewards into advantages: a name, or a .py file that registers one"
+    )
     k: KSchedule = _option(
         KSchedule(), "train for the best of k: a number, or first:last for a linear schedule (default: n/2)"
     )

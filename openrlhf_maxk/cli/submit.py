@@ -21,6 +21,7 @@ from typing import Any
 STOPPED = 143  # exit status of a job that was stopped: that of a process ended by SIGTERM
 INTERRUPTED = 130  # exit status after Ctrl-C
 RETRY_SECONDS = 3.0
+AGENT_SECONDS = 60.0  # a head's agent starts some time after its dashboard answers
 MAX_RETRIES = 100
 
 
@@ -56,6 +57,23 @@ def entrypoint(folder: str, python: str, train_options: Sequence[str]) -> str:
     """The job as a line for ``/bin/sh``."""
     command = [python, "-m", "openrlhf_maxk.cli.train", *train_options]
     return f"cd {shlex.quote(folder)} && exec {shlex.join(command)}"
+
+
+def submit(client: Any, command: str, job: str, runtime_env: dict[str, Any]) -> None:
+    """Submit a job; a cluster that has just started takes none for some seconds, which is waited for.
+
+    Raises:
+        RuntimeError: the cluster refuses the job, or still takes none after ``AGENT_SECONDS``.
+    """
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            client.submit_job(entrypoint=command, submission_id=job, runtime_env=runtime_env)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 async def follow(client: Any, job: str, write: Callable[[str], Any]) -> Any:
@@ -112,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         client = JobSubmissionClient(address)
         command = entrypoint(getattr(args, "job.folder"), getattr(args, "job.python"), train_options)
-        client.submit_job(entrypoint=command, submission_id=job, runtime_env=runtime_env)
+        submit(client, command, job, runtime_env)
     except (ConnectionError, RuntimeError) as error:
         sys.exit(f"error: the job was not submitted to {address}: {error}")
     ray = f"{os.path.join(os.path.dirname(sys.executable), 'ray')} job"

@@ -45,8 +45,11 @@ READ_PATHS = (
     "data.prompt_dataset",
     "eval.dataset",
     "maxk.problems",
+    "maxk.objective",
 )
 MADE_PATHS = ("ckpt.output_dir", "ckpt.path", "logger.tensorboard_dir")
+
+TERMINATED = 143  # exit status of a process ended by SIGTERM
 
 SHOWN = (  # metrics on the line of a step
     "rollout/reward_mean",
@@ -166,6 +169,7 @@ def run(flat: argparse.Namespace, args: Any) -> None:
 
     verbose = getattr(flat, "maxk.verbose")
     start_ray(args, verbose)
+    end_on_sigterm()  # again: Ray takes the signal while it starts
     queue = Queue(actor_options={"num_cpus": 0})
     follower = Follower(queue, SHOWN)
     follower.start()
@@ -182,6 +186,11 @@ def run(flat: argparse.Namespace, args: Any) -> None:
     finally:
         follower.close()
         ray.shutdown()
+
+
+def end_on_sigterm() -> None:
+    """Schedulers end a job by SIGTERM: all actors are stopped then."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
 
 
 def forget_thread_count() -> None:
@@ -210,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         openrlhf_maxk.install()
     except SeamError as error:
         sys.exit(f"error: {error}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_sigterm()
     record = options_record(flat)
     write_record(getattr(flat, "ckpt.path"), record)
     run(flat, args)

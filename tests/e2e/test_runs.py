@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,7 +57,7 @@ def test_two_ranks_two_engines_real_programs_and_a_schedule_for_k(folder, proble
         "rollout__batch_size": 8,
         "eval__dataset": problems / "test.jsonl",
         "eval__steps": 2,
-        "ckpt__best_metric_key": "none",
+        "ckpt__best_metric_key": "eval_mini_max@4",
         "data__max_len": 96,
     }
     done = pipeline.train(folder, **options)
@@ -72,7 +73,8 @@ def test_two_ranks_two_engines_real_programs_and_a_schedule_for_k(folder, proble
         assert f"train/maxk/{name}" in scalars, sorted(scalars)
     assert scalars["train/rollout/k"] == [4, 2]
     assert scalars["train/rollout/lost_completions"] == [0, 0]
-    assert any(name.startswith("eval/eval_mini_max@") for name in scalars)
+    assert len(scalars["eval/eval_mini_max@4"]) == 1
+    assert (folder / "checkpoints" / "_actor" / "best_global_step2").is_dir()  # picked by --ckpt.best_metric_key
 
     again = pipeline.train(folder, **options)
     assert again.returncode == 0
@@ -106,7 +108,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_leaves_no_process(folder):
     assert "step 6  " in done.stdout
 
 
-def test_ctrl_c_stops_everything(folder):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_stops_everything(folder, sent):
+    """SIGINT goes to the whole group, as from a terminal; SIGTERM to the process, as from a scheduler."""
     options = pipeline.arguments(folder, train__num_episodes=50)
     with subprocess.Popen(
         [sys.executable, "-m", "openrlhf_maxk.cli.train", *options],
@@ -121,10 +125,11 @@ def test_ctrl_c_stops_everything(folder):
             if "step 1  " in line:
                 break
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
         text = process.stdout.read()
-        assert process.wait(timeout=60) != 0
-    assert "interrupted" in text
+        assert process.wait(timeout=60) == (1 if sent == signal.SIGINT else 143)
+    assert ("interrupted" in text) == (sent == signal.SIGINT)
+    assert "Traceback" not in text
     gone(family)
     assert not (folder / "out" / "maxk_run.json").exists()
 
@@ -156,50 +161,41 @@ def test_install_in_a_plain_openrlhf_script(folder):
     assert "train/maxk/ratio_ess" in scalars
 
 
-def test_ray_job_submit(folder):
-    port, dashboard = free_port(), free_port()
+@pytest.fixture(scope="module")
+def head():
+    """The address of a local Ray head of our own."""
+    port, dashboard, agent = free_port(), free_port(), free_port()
     ray = str(Path(sys.executable).with_name("ray"))
-    start = [ray, "start", "--head", "--port", str(port), "--dashboard-port", str(dashboard), "--num-gpus", "3"]
+    start = [ray, "start", "--head", "--block", "--disable-usage-stats", "--num-gpus", "3", "--num-cpus", "6"]
+    ports = ["--port", port, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
     temporary = Path("/tmp") / f"maxk{port}"  # sockets need a short path
-    head = subprocess.Popen(
-        [
-            *start,
-            "--dashboard-agent-listen-port",
-            str(free_port()),
-            "--num-cpus",
-            "6",
-            "--temp-dir",
-            str(temporary),
-            "--block",
-            "--disable-usage-stats",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    process = subprocess.Popen(
+        [*start, *map(str, ports), "--temp-dir", str(temporary)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_for(dashboard)
-        options = pipeline.arguments(folder, ref__num_gpus_per_node=1)
-        job = [sys.executable, "-m", "openrlhf_maxk.cli.train", *options]
-        deadline = time.monotonic() + 180
-        while True:  # a node takes jobs some time after its head answers
-            done = subprocess.run(
-                [ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--", *job],
-                capture_output=True,
-                text=True,
-                timeout=600,
-                check=False,
-            )
-            if "No available agent" not in done.stderr + done.stdout or time.monotonic() > deadline:
-                break
-            time.sleep(3)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert "step 2" in done.stdout
-        assert (folder / "out" / "model.safetensors").is_file()
+        yield f"http://127.0.0.1:{dashboard}"
     finally:
-        family = [head.pid, *(child.pid for child in psutil.Process(head.pid).children(recursive=True))]
-        head.terminate()
-        head.wait(timeout=60)
+        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        process.terminate()
+        process.wait(timeout=60)
         gone(family)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.mark.parametrize("by", ["openrlhf_maxk.cli.submit", "ray job submit"])
+def test_a_job_on_a_running_cluster(folder, head, by):
+    """Our own submission comes first: it waits until a head that has just started takes jobs."""
+    options = pipeline.arguments(folder, ref__num_gpus_per_node=1)
+    if by == "ray job submit":
+        ray = str(Path(sys.executable).with_name("ray"))
+        job = [ray, "job", "submit", "--address", head, "--", sys.executable, "-m", "openrlhf_maxk.cli.train", *options]
+    else:
+        job = [sys.executable, "-m", "openrlhf_maxk.cli.submit", "--job.address", head, *options]
+    done = subprocess.run(job, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert "step 2" in done.stdout
+    assert (folder / "out" / "model.safetensors").is_file()
 
 
 def logged(folder: Path) -> dict[str, list[float]]:

@@ -60,6 +60,7 @@ def test_the_largest_k_is_at_an_end():
         ({"loss": "gspo"}, r"--maxk\.loss gspo is not one of ppo, score"),
         ({"k": "x"}, r"--maxk\.k x must be"),
         ({"delta_clip": 0.0}, r"--maxk\.delta_clip 0\.0 must be above 0"),
+        ({"delta_clip": "wide"}, r"--maxk\.delta_clip 'wide' is not a number"),
         ({"delta_clip": float("nan")}, r"--maxk\.delta_clip nan must be above 0"),
         ({"max_lost": 1.5}, r"--maxk\.max_lost 1\.5 must be a share between 0 and 1"),
         ({"max_lost": -0.1}, r"--maxk\.max_lost -0\.1 must be a share"),

@@ -73,6 +73,28 @@ def test_a_cluster_that_is_gone_is_an_error():
         follow(Cluster([0] * submit.MAX_RETRIES, JobStatus.SUCCEEDED))
 
 
+@pytest.mark.parametrize(
+    ("tries", "patience", "message"), [(3, 60.0, None), (3, -1.0, "No available agent"), (0, 60.0, "other")]
+)
+def test_a_cluster_that_has_just_started_is_waited_for(monkeypatch, tries, patience, message):
+    answers = ["No available agent to submit job"] * tries + ["other"] * (message == "other")
+    submitted = []
+
+    def submit_job(**job: str) -> None:
+        if answers:
+            raise RuntimeError(answers.pop(0))
+        submitted.append(job["submission_id"])
+
+    monkeypatch.setattr(submit, "AGENT_SECONDS", patience)
+    if message is None:
+        submit.submit(SimpleNamespace(submit_job=submit_job), "true", "job", {})
+        assert submitted == ["job"]
+    else:
+        with pytest.raises(RuntimeError, match=message):
+            submit.submit(SimpleNamespace(submit_job=submit_job), "true", "job", {})
+        assert not submitted
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="ascii"), max_size=8), max_size=4))
 @example(["$HOME", "`id`", 'a "b"', "it's", "c;d", "e\\f", "", "g\nh\t", "Q: {}", "*"])
