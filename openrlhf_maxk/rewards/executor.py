@@ -28,8 +28,7 @@ from openrlhf_maxk.rewards.scheduling import Admission, ProgramRun, Queue
 from openrlhf_maxk.rewards.verdict import ProgramResult, TestResult, Verdict
 
 MODULES = (
-    "array bisect cmath collections copy datetime decimal fractions functools heapq io itertools json math operator"
-    " queue random re string sys threading time typing"
+    "bisect collections copy functools heapq io itertools json math operator random re string sys threading typing"
 )
 """Imported before any program runs, so that programs need not: what most programs use. Each makes every fork dearer."""
 

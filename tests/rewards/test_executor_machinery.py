@@ -144,7 +144,10 @@ class TestFailingMachinery:
     def test_server_that_cannot_be_replaced_is_an_infrastructure_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Executor(cores=1) as executor:
             monkeypatch.setattr(lanes.sys, "executable", "/bin/false")
+            everything = sandbox_processes(servers(executor))
             os.kill(servers(executor)[0], signal.SIGKILL)
+            while any(alive(process) for process in everything):
+                time.sleep(0.01)  # the inner server dies just after the outer one
             result = executor.run(RIGHT, ADD)
             assert {test.verdict for test in result.tests} == {Verdict.INFRASTRUCTURE_ERROR}
             assert "did not start" in result.tests[0].detail

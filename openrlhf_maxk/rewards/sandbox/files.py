@@ -14,6 +14,12 @@ _FILES = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
 _DESCRIPTORS = 96  # directory handles lie from here on; they stay open in the program
 
 
+def state_of(directory: str) -> tuple[int, ...]:
+    """What differs once anything has been done to a directory or in it."""
+    found = os.stat(directory)
+    return found.st_ino, found.st_mode, found.st_nlink, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def readable() -> list[str]:
     """Directories and files that a program may read, none inside another, all existing."""
     paths = {os.path.abspath(path) for path in sys.path if path}

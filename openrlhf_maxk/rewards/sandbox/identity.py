@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from . import syscalls
-
 _FIRST_CHOICE = 2_000_000_000  # far from the ids that distributions, containers and directories hand out
 _PROCESSES = 2**22  # no process id is larger
 
@@ -39,11 +37,3 @@ def may_change() -> bool:
     with open("/proc/self/status", encoding="ascii") as file:
         effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
     return effective >> setgid & 1 == 1 and effective >> setuid & 1 == 1
-
-
-def become(user: int | None) -> None:
-    """Take on ``user`` (and the group of that number) if given, and drop all capabilities. Raises OSError."""
-    if user is not None:
-        os.setresgid(user, user, user)
-        os.setresuid(user, user, user)
-    syscalls.drop_capabilities()

@@ -25,6 +25,7 @@ _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-X", "int_max_str_digits=0")
 _ENVIRONMENT = {  # read by the interpreter and by numerical libraries at their start; gone before a program runs
     "PYTHONHASHSEED": "0",  # sets have one order, so that a verdict can be repeated
     "TZ": "UTC0",
+    "LD_BIND_NOW": "1",  # else every child looks up the same functions anew
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal
 import os
 from collections.abc import Sequence
+from resource import setrlimit
 
 from . import files, identity, landlock, limits, namespaces, seccomp, syscalls
 from .protocol import LAYERS, Request
@@ -23,6 +24,7 @@ class Layers:
             if not self.inside:
                 files.reach_modules()
         self._readable = readable
+        self._fresh = files.state_of(files.TMP) if self.inside else ()
         self._rules: int | None = None
         if "landlock" in wanted:
             self._make_rules()
@@ -63,12 +65,22 @@ class Layers:
         else:
             self.missing["seccomp"] = "the kernel or this machine's architecture does not offer it"
 
-    def confine(self, request: Request, server: int) -> None:
-        """Lock this process, a fresh child of ``server``, down for good. Raises OSError if a layer fails."""
+    def limits_of(self, request: Request) -> limits.Limits:
+        """The resource limits of a program that is forked next."""
+        return limits.of_program(request, self._mapped)
+
+    def confine(self, resources: limits.Limits, server: int) -> None:
+        """Lock this process, a fresh child of ``server``, down for good. Raises OSError if a layer fails.
+
+        Every page that this touches is copied for each program, which is most of what it costs.
+        """
         os.setsid()
         if self.inside:
             os.chdir(files.TMP)
-        identity.become(self.user)
+        if self.user is not None:
+            os.setresgid(self.user, self.user, self.user)
+            os.setresuid(self.user, self.user, self.user)
+        syscalls.drop_capabilities()
         syscalls.die_with_parent()
         if os.getppid() != server:
             os._exit(1)  # it died before it could be told to take us along
@@ -76,15 +88,21 @@ class Layers:
             syscalls.landlock_restrict_self(self._rules)
         if self._filter is not None:
             self._filter.apply(os.getpid())
-        limits.apply(request, self._mapped)  # last: what fails for want of memory from here on is the program's fault
+        for kind, soft_and_hard in resources:  # last: what fails for want of memory from here on is the program's fault
+            setrlimit(kind, soft_and_hard)
 
     def clean(self) -> None:
         """After a program: kill what it started, empty what it could write."""
-        _kill_the_rest(self.inside)
-        if self.inside and os.listdir(files.TMP):
-            namespaces.fresh_tmp()
-            if self._rules is not None:
-                self._make_rules()  # the old rules name the old directory
+        if syscalls.has_children():
+            _kill_the_rest(self.inside)
+        if self.inside and files.state_of(files.TMP) != self._fresh:
+            self._renew_tmp()
+
+    def _renew_tmp(self) -> None:
+        namespaces.fresh_tmp()
+        self._fresh = files.state_of(files.TMP)
+        if self._rules is not None:
+            self._make_rules()  # the old rules name the old directory
 
 
 def _counts_threads_by_namespace() -> bool:

@@ -18,6 +18,10 @@ OWN = range(64, 96)  # the server's descriptors lie here, so that received ones 
 CONTROL, JOB, STATUS, CHILD_ENDED, RULES, MAPPED = range(64, 70)
 
 
+Limits = tuple[tuple[int, tuple[int, int]], ...]
+"""Kinds of limits, each with the soft and the hard one."""
+
+
 def place(descriptor: int, target: int) -> int:
     """Move a descriptor to its place among our own."""
     os.dup2(descriptor, target, inheritable=False)
@@ -47,12 +51,22 @@ def apply_lasting(count_threads: bool) -> None:
         _limit(resource.RLIMIT_NPROC, THREADS)
 
 
-def apply(request: Request, mapped: int) -> None:
-    """Limit this process, a program that starts with ``mapped`` bytes of address space."""
-    _limit(resource.RLIMIT_CPU, -(-request.cpu_ns // 10**9) + 1)  # a backstop: the server looks at the exact time
-    _limit(resource.RLIMIT_AS, mapped + request.memory_bytes)
+def of_program(request: Request, mapped: int) -> Limits:
+    """The limits of one program, which starts with ``mapped`` bytes of address space, as setrlimit takes them.
+
+    They are worked out in the server: a forked child should touch no more memory than it must.
+    """
+    cpu = min(
+        -(-request.cpu_ns // 10**9) + 1, _HARD[resource.RLIMIT_CPU]
+    )  # a backstop: the server knows the exact time
+    memory = min(mapped + request.memory_bytes, _HARD[resource.RLIMIT_AS])
     hard = _HARD[resource.RLIMIT_STACK]  # stays as it is: programs like to raise it, and memory bounds it
-    resource.setrlimit(resource.RLIMIT_STACK, (min(request.memory_bytes, STACK_BYTES, hard), _as_given(hard)))
+    stack = min(request.memory_bytes, STACK_BYTES, hard)
+    return (
+        (resource.RLIMIT_CPU, (cpu, cpu)),
+        (resource.RLIMIT_AS, (memory, memory)),
+        (resource.RLIMIT_STACK, (stack, _as_given(hard))),
+    )
 
 
 _HARD = {

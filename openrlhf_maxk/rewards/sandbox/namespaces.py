@@ -14,17 +14,14 @@ from typing import NoReturn
 
 from . import files, identity, limits, syscalls
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
-    1,
-    2,
-    4,
-    8,
-    32,
-    4096,
-    16384,
-    1 << 18,
-)
-_LOCKED = {os.ST_NOEXEC: MS_NOEXEC, os.ST_NOATIME: 1024, os.ST_NODIRATIME: 2048, os.ST_RELATIME: 1 << 21}
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_NOATIME, MS_NODIRATIME = 1, 2, 4, 8, 32, 1024, 2048
+MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 4096, 16384, 1 << 18, 1 << 21
+_LOCKED = {
+    os.ST_NOEXEC: MS_NOEXEC,
+    os.ST_NOATIME: MS_NOATIME,
+    os.ST_NODIRATIME: MS_NODIRATIME,
+    os.ST_RELATIME: MS_RELATIME,
+}
 _TMP_OPTIONS = "size=16m,nr_inodes=1024,mode=1777"
 _FLAGS = (
     syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET
@@ -173,4 +170,4 @@ def fresh_tmp() -> None:
     """An empty /tmp of limited size, in place of what is there."""
     with contextlib.suppress(OSError):
         syscalls.unmount(files.TMP)
-    syscalls.mount("tmpfs", files.TMP, "tmpfs", MS_NOSUID | MS_NODEV, _TMP_OPTIONS)
+    syscalls.mount("tmpfs", files.TMP, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, _TMP_OPTIONS)

@@ -10,8 +10,8 @@ program or test.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple  # not dataclasses: what they import makes every fork dearer
 
 LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
 """What can be switched off for a test of the others. no_new_privs and resource limits are always on."""
@@ -43,8 +43,7 @@ class Stage:
     COMPILED = b"C"  # followed by the code, marshalled, if the job asked for it
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The limits of one run."""
 
     cpu_ns: int
@@ -53,15 +52,14 @@ class Request:
     memory_bytes: int
 
     def pack(self) -> bytes:
-        return REQUEST.pack(RUN, self.cpu_ns, self.idle_ns, self.wall_ns, self.memory_bytes)
+        return REQUEST.pack(RUN, *self)
 
     @classmethod
     def unpack(cls, message: bytes) -> Request:
         return cls(*REQUEST.unpack(message)[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """How one run ended. ``certain`` is false for a limit that a busy machine may have caused."""
 
     status: int  # as wait4 gives it
@@ -71,7 +69,7 @@ class Reply:
     wall_ns: int
 
     def pack(self) -> bytes:
-        return REPLY.pack(self.status, self.killed_by, self.certain, self.cpu_ns, self.wall_ns)
+        return REPLY.pack(*self)
 
     @classmethod
     def unpack(cls, message: bytes) -> Reply:

@@ -120,18 +120,19 @@ class Filter:
 
     def __init__(self) -> None:
         program = build(self._PLACES[0])
-        self._buffer = ctypes.create_string_buffer(program, len(program))
-        words = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
-        self._own = [8 * i + 4 for i, word in enumerate(words) if word[0] == _EQUAL and word[3] == self._PLACES[0]]
-        self._negated = [8 * i + 4 for i, word in enumerate(words) if word[0] == _EQUAL and word[3] == self._PLACES[1]]
-        header = struct.pack("HxxxxxxQ", len(words), ctypes.addressof(self._buffer))
+        self._words = (ctypes.c_uint32 * (len(program) // 4)).from_buffer_copy(program)
+        code = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
+        own, negated = ([2 * i + 1 for i, c in enumerate(code) if c[0] == _EQUAL and c[3] == p] for p in self._PLACES)
+        self._own, self._negated = tuple(own), tuple(negated)
+        header = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(self._words))
         self._header = ctypes.create_string_buffer(header, len(header))
         self._address = ctypes.addressof(self._header)
 
     def apply(self, process: int) -> None:
         """Filter this process, whose id is ``process``, for good. Needs no_new_privs. Raises OSError."""
+        words = self._words
         for place in self._own:
-            struct.pack_into("I", self._buffer, place, process)
+            words[place] = process
         for place in self._negated:
-            struct.pack_into("I", self._buffer, place, -process & 0xFFFFFFFF)
+            words[place] = -process
         syscalls.seccomp_filter(self._address)

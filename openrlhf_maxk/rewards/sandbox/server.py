@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import _signal  # not signal: its enums cost every child dozens of copied pages
 import _socket
-import array
 import gc
 import json
 import os
+import struct
 import sys
 from typing import Any, NoReturn
 
@@ -66,11 +66,12 @@ class Server:
             if message[:1] == KILL:
                 continue  # for a run that has already ended
             request = Request.unpack(message)
+            resources = self.layers.limits_of(request)
             child = syscalls.fork()
             if child < 0:
                 sys.exit("fork failed")  # the client starts another server
             if child == 0:
-                self._child(request)
+                self._child(resources)
             for descriptor in descriptors:
                 os.close(descriptor)
             reply = self.supervisor.watch(child, request)
@@ -79,18 +80,16 @@ class Server:
 
     def _receive(self) -> tuple[bytes, list[int]]:
         message, ancillary, _, _ = self.control.recvmsg(REQUEST.size, _socket.CMSG_SPACE(16 * 4))
-        descriptors = array.array("i")
-        for _, _, data in ancillary:
-            descriptors.frombytes(data)
-        return message, list(descriptors)
+        descriptors = [fd for _, _, data in ancillary for fd in struct.unpack(f"{len(data) // 4}i", data)]
+        return message, descriptors
 
-    def _child(self, request: Request) -> NoReturn:
+    def _child(self, resources: limits.Limits) -> NoReturn:
         try:
             for stream in (0, 1, 2):
                 os.dup2(3 + stream, stream)
             os.closerange(3, 6)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-            self.layers.confine(request, self.process)
+            self.layers.confine(resources, self.process)
         except BaseException as error:
             os.pwrite(STATUS, Stage.NOT_CONFINED + f"{type(error).__name__}: {error}".encode()[:1000], 0)
             os._exit(70)

@@ -6,10 +6,10 @@ core: wall time less CPU time less the time its threads stood in the run queue. 
 
 from __future__ import annotations
 
+import _signal
 import _socket
 import os
 import select
-import signal
 import time
 from typing import NoReturn
 
@@ -58,7 +58,7 @@ class Supervisor:
             if killed_by is KilledBy.NOBODY and wall_ns >= request.wall_ns:
                 killed_by, certain = KilledBy.WALL_LIMIT, False
             if killed_by is not KilledBy.NOBODY:
-                os.kill(child, signal.SIGKILL)
+                os.kill(child, _signal.SIGKILL)
 
 
 def _cpu_ns(process: int) -> int:
@@ -101,6 +101,6 @@ def _read(path: str) -> bytes:
 
 def _abandon(child: int) -> NoReturn:
     """The client is gone: nobody wants the result, and nothing may stay behind."""
-    os.kill(child, signal.SIGKILL)
+    os.kill(child, _signal.SIGKILL)
     os.waitpid(child, 0)
     os._exit(0)

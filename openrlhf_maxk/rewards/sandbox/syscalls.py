@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _
 _SECCOMP_MODE_FILTER = 2
 _SIGCHLD, _SIGKILL = 17, 9
 _MNT_DETACH = 2
+_P_ALL, _WNOHANG, _WEXITED, _WNOWAIT = 0, 1, 4, 0x01000000
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
@@ -43,6 +44,7 @@ _capset = _function("capset", _pointer, _pointer)
 _mount = _function("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _function("umount2", _text, ctypes.c_int)
 _sethostname = _function("sethostname", _text, ctypes.c_size_t)
+_waitid = _function("waitid", ctypes.c_int, ctypes.c_uint, _pointer, ctypes.c_int)
 _signalfd = _function("signalfd", ctypes.c_int, _pointer, ctypes.c_int)
 
 fork = _function("fork")
@@ -54,13 +56,17 @@ The server has one thread, so the hooks mend nothing; they touch a hundred pages
 
 _capability_header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
 _no_capabilities = (ctypes.c_uint32 * 6)()
-_CAPABILITIES = ctypes.addressof(_capability_header), ctypes.addressof(_no_capabilities)
+_CAPABILITY_HEADER, _NO_CAPABILITIES = ctypes.addressof(_capability_header), ctypes.addressof(_no_capabilities)
+
+
+def _failed(name: str) -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, f"{name}: {os.strerror(code)}")
 
 
 def _check(result: int, name: str) -> int:
     if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
+        raise _failed(name)
     return result
 
 
@@ -71,22 +77,31 @@ def syscall(number: int, *arguments: int) -> int:
 
 def landlock_restrict_self(rules: int) -> None:
     """Apply a Landlock ruleset to this process. Raises OSError."""
-    _check(_syscall(LANDLOCK_RESTRICT_SELF, rules, 0, 0, 0, 0, 0), "landlock_restrict_self")
+    if _syscall(LANDLOCK_RESTRICT_SELF, rules, 0, 0, 0, 0, 0) < 0:
+        raise _failed("landlock_restrict_self")
 
 
 def seccomp_filter(program: int) -> None:
     """Install the filter whose sock_fprog lies at address ``program``. Raises OSError."""
-    _check(_prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0), "seccomp filter")
+    if _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) < 0:
+        raise _failed("seccomp filter")
 
 
 def drop_capabilities() -> None:
     """Give up every capability, for good. Raises OSError."""
-    _check(_capset(*_CAPABILITIES), "capset")
+    if _capset(_CAPABILITY_HEADER, _NO_CAPABILITIES) < 0:
+        raise _failed("capset")
 
 
 def die_with_parent() -> None:
     """Be killed when the parent dies. Changing user or capabilities undoes it. Raises OSError."""
-    _check(_prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0) < 0:
+        raise _failed("prctl(PR_SET_PDEATHSIG)")
+
+
+def has_children() -> bool:
+    """Whether there is a process to wait for; without the exception that waitpid raises if not."""
+    return _waitid(_P_ALL, 0, None, _WEXITED | _WNOHANG | _WNOWAIT) == 0
 
 
 def adopt_orphans() -> None:
