@@ -168,7 +168,7 @@ def find_answer(completion: str) -> str | None:
 def boxed_answers(completion: str) -> list[str]:
     """The contents of the outermost boxes that are closed, in order, outside of what a model thinks."""
     text = _conclusion(completion)
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, int, int]] = []  # where a box begins, its content does, and that ends
     opened: list[tuple[int, int] | None] = []  # for each open brace: of a box, where it begins and its content does
     for token in _TOKEN.finditer(text):
         if token[0] == "{":
@@ -178,10 +178,10 @@ def boxed_answers(completion: str) -> list[str]:
             if box is not None:
                 while found and found[-1][0] > box[0]:
                     found.pop()
-                found.append((box[0], text[box[1] : token.start()]))
+                found.append((*box, token.start()))
         elif token[0].endswith("{") and token[0] != r"\{":
             opened.append((token.start(), token.end()))
-    return [content for _, content in found]
+    return [text[start:end] for _, start, end in found]
 
 
 def _conclusion(completion: str) -> str:

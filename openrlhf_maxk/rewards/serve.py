@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from openrlhf_maxk.problems.store import StoreError
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS, RewardSpec
 from openrlhf_maxk.rewards.scorers import Scorer, make_scorer
 from openrlhf_maxk.rewards.server import Answerer, RewardServer, is_loopback
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server = RewardServer(
             (options.host, options.port), answerers, options.token, int(options.max_body * 2**20), options.max_requests
         )
-    except (OSError, ValueError, RuntimeError, LookupError, ImportError) as error:
+    except (StoreError, OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -23,6 +23,7 @@ from openrlhf_maxk.rewards.runner import open_runner
 from openrlhf_maxk.rewards.server import Answerer, RewardServer
 from openrlhf_maxk.rewards.service import TRIES, TryAgain
 from openrlhf_maxk.rewards.verdict import Verdict
+
 from .test_backends import PROGRAMS, SHORT, SUM, verdicts
 
 RIGHT = PROGRAMS[0][1]
