@@ -71,6 +71,19 @@ def test_next_program_finds_an_empty_directory(runner: Runner) -> None:
     assert runner.run(look, PLAIN).tests[0].verdict is Verdict.PASSED
 
 
+@pytest.mark.parametrize(
+    "change", ["os.chmod('/tmp', 0)", "os.utime('/tmp', (3, 3))", "os.mkdir('/tmp/x')\nos.rmdir('/tmp/x')"]
+)
+def test_next_program_finds_the_directory_as_it_was(change: str, runner: Runner) -> None:
+    """Also where the program owns the directory: without a second user id."""
+    look = "import os\ns = os.stat('/tmp')\nprint(oct(s.st_mode), s.st_mtime == 3, s.st_atime == 3, s.st_nlink)\n"
+    (before,) = runner.run(look, PLAIN).tests
+    runner.run(f"import os\n{change}", PLAIN)
+    (after,) = runner.run(look, PLAIN).tests
+    assert after.output == before.output
+    assert runner.run(RIGHT, PLAIN).all_passed == 1.0
+
+
 def test_private_directory_can_be_used(runner: Runner, place: Place) -> None:
     if "namespaces" in place.without:
         pytest.skip("without a mount namespace a program may write nowhere")
