@@ -25,7 +25,7 @@ if [[ -z "${MODEL:-}" && -z "${DATA:-}" && "$PLATFORM" == cpu ]]; then
     "$python" -m openrlhf_maxk.cli.mini --out outputs/mini
     MODEL=outputs/mini/base_model
     DATA=outputs/mini/problems
-    EVALUATE_OPTIONS=${EVALUATE_OPTIONS:---limit 128}
+    EVALUATE_OPTIONS=${EVALUATE_OPTIONS:---limit 96}
 fi
 MODEL=${MODEL:-Qwen/Qwen2.5-Coder-7B-Instruct}
 DATA=${DATA:?set DATA to a folder made by: python -m openrlhf_maxk.cli.prepare codecontests --out data/codecontests}
