@@ -52,6 +52,7 @@ class GroupRollout(Upstream):
         params = copy(sampling_params)
         params.n = num_samples
         params.output_kind = RequestOutputKind.FINAL_ONLY
+        params.detokenize = bool(params.stop)  # texts are decoded below, once; vLLM needs them for stop strings only
         if params.max_tokens is None:
             params.max_tokens = max(1, max_length - len(prompt_ids))
         room = max_length - params.max_tokens
