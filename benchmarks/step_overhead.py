@@ -1,6 +1,6 @@
 """What max@k training costs over upstream: the learner's PPO update, and generation of groups.
 
-    python benchmarks/step_overhead.py [--model FOLDER] [--rounds 7]
+    python benchmarks/step_overhead.py [--model FOLDER] [--rounds 7] [--shots 1]
 
 Learner: OpenRLHF's own ``ActorPPOTrainer`` with ``group_norm`` advantages against ours with ``offpolicy_bon``,
 on the same experience and the same DeepSpeed engine, in turn. Generation: one vLLM request a prompt with n samples
@@ -32,6 +32,7 @@ def main() -> None:
         "--model", help="a Hugging Face folder (default: an untrained Qwen2 of the mini benchmark's size)"
     )
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds of each")
+    parser.add_argument("--shots", type=int, default=1, help="examples in each prompt: how long prompts are")
     parser.add_argument("--only", choices=("learner", "generation"))
     options = parser.parse_args()
     openrlhf_maxk.install()
@@ -41,7 +42,7 @@ def main() -> None:
             upstream, ours = learner(model, folder, options.rounds)
             report("PPO update, 3 epochs x 2 optimizer steps", "group_norm", upstream, "offpolicy_bon", ours)
         if options.only != "learner":
-            separate, together = asyncio.run(generation(model, options.rounds))
+            separate, together = asyncio.run(generation(model, options.rounds, options.shots))
             report(f"generation of {PROMPTS} x {N} samples", "n requests", separate, "one request", together)
 
 
@@ -83,7 +84,7 @@ def make_model(folder: Path) -> str:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -217,7 +218,7 @@ def experience(policy: Any, args: Any, estimator: str) -> list[Any]:
     return batches
 
 
-async def generation(model: str, rounds: int) -> tuple[list[float], list[float]]:
+async def generation(model: str, rounds: int, shots: int) -> tuple[list[float], list[float]]:
     """Seconds for upstream's n requests a prompt, each tokenizing it, and for one request with n samples."""
     import vllm
     from openrlhf.utils.agent import SingleTurnAgentExecutor
@@ -232,7 +233,7 @@ async def generation(model: str, rounds: int) -> tuple[list[float], list[float]]
             self._has_agent = False
             self.llm = vllm.AsyncLLMEngine.from_engine_args(
                 vllm.AsyncEngineArgs(
-                    model=model, dtype="bfloat16", max_model_len=128, enforce_eager=True, gpu_memory_utilization=0.1
+                    model=model, dtype="bfloat16", max_model_len=1024, enforce_eager=True, gpu_memory_utilization=0.1
                 )
             )
 
@@ -245,18 +246,21 @@ async def generation(model: str, rounds: int) -> tuple[list[float], list[float]]
     engine, tokenizer = Engine(), AutoTokenizer.from_pretrained(model)
     upstream = SingleTurnAgentExecutor(None)
     params = vllm.SamplingParams(temperature=1.0, min_tokens=RESPONSE, max_tokens=RESPONSE)
-    prompts = [f"given integers, evens, output the sum\nin {i % 9} {i % 7} 3 4\nout {i % 5}\n" for i in range(PROMPTS)]
+    task = "given integers, evens, output the sum\n"
+    prompts = [task + f"in {i % 9} {i % 7} 3 4\nout {i % 5}\n" * shots for i in range(PROMPTS)]
+    longest = max(len(tokenizer(text=prompt)["input_ids"]) for prompt in prompts)
+    print(f"prompts of up to {longest} tokens, {RESPONSE} new ones")
 
     async def separate() -> float:
         started = time.perf_counter()
         await asyncio.gather(
-            *(upstream.execute(prompt, "", params, 128, tokenizer, engine) for prompt in prompts for _ in range(N))
+            *(upstream.execute(prompt, "", params, 1024, tokenizer, engine) for prompt in prompts for _ in range(N))
         )
         return time.perf_counter() - started
 
     async def together() -> float:
         started = time.perf_counter()
-        await asyncio.gather(*(engine.generate_responses(prompt, "", params, 128, tokenizer, N) for prompt in prompts))
+        await asyncio.gather(*(engine.generate_responses(prompt, "", params, 1024, tokenizer, N) for prompt in prompts))
         return time.perf_counter() - started
 
     times: tuple[list[float], list[float]] = ([], [])
