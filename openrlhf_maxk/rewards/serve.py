@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         answerers = _answerers(options)
-        server = RewardServer(
-            (options.host, options.port), answerers, options.token, int(options.max_body * 2**20), options.max_requests
-        )
+        server = _server(options, answerers)
     except (StoreError, OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -43,6 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server.server_close()  # waits for the requests in work
     print("stopped", flush=True)
     return 0
+
+
+def _server(options: argparse.Namespace, answerers: dict[str, Answerer]) -> RewardServer:
+    address = (options.host, options.port)
+    try:
+        return RewardServer(address, answerers, options.token, int(options.max_body * 2**20), options.max_requests)
+    except OSError as error:
+        raise OSError(f"cannot listen on --host {options.host} --port {options.port}: {error.strerror}") from None
 
 
 def _answerers(options: argparse.Namespace) -> dict[str, Answerer]:

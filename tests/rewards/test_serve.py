@@ -21,7 +21,7 @@ from openrlhf_maxk.problems.store import write_problems
 from openrlhf_maxk.rewards import server as server_module
 from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest
 from openrlhf_maxk.rewards.scorers import HTTPScorer, Scorer
-from openrlhf_maxk.rewards.serve import parse
+from openrlhf_maxk.rewards.serve import main, parse
 from openrlhf_maxk.rewards.server import RewardServer, is_loopback
 from openrlhf_maxk.rewards.service import TOKEN, ServiceError
 from openrlhf_maxk.rewards.wire import reward_answerer
@@ -390,3 +390,12 @@ def test_a_service_that_cannot_start_says_why(tmp_path):
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"error: there is no problem store at {tmp_path}")
     assert "Traceback" not in ran.stderr
+
+
+def test_a_port_in_use_is_named(tmp_path, capsys):
+    function = tmp_path / "reward.py"
+    function.write_text("def reward_func(queries, prompts, labels):\n    return {'rewards': [0.0] * len(queries)}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--reward-func", str(function), "--port", str(port)]) == 1
+    assert f"cannot listen on --host 127.0.0.1 --port {port}: Address already in use" in capsys.readouterr().err
