@@ -13,7 +13,7 @@ from openrlhf_maxk.evaluation.figures import figure, line_style
 from openrlhf_maxk.evaluation.scores import Scores
 
 _BINS = 40
-_CELL = 0.62  # inches
+_CELL = 0.76  # inches: room for "pass@256"
 
 
 def plot_entropy(evaluations: Mapping[str, Scores], path: str | os.PathLike[str]) -> bool:

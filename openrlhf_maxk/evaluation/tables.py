@@ -56,6 +56,9 @@ def print_tables(
     console.print("means over problems with their 95 % confidence intervals", style="dim", highlight=False)
     for name, scores in evaluations.items():
         console.print(f"{name}: {summary(scores)}", highlight=False)
+    if len({frozenset(scores.ids) for scores in evaluations.values()}) > 1:
+        shared = len(next(iter(paired(evaluations).values())))
+        console.print(f"they are not of the same problems: differences and tests use the {shared} that all share")
 
 
 def summary(scores: Scores) -> str:

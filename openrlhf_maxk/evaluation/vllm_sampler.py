@@ -196,9 +196,11 @@ class Engine:
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        offline = UsageContext.LLM_CLASS  # vLLM's sizes for offline batches: twice as many samples at once as a server
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=offline)
         self._tokenizer: Any = self._llm.get_tokenizer()
 
     async def capacity(self) -> int:

@@ -89,6 +89,9 @@ def test_tables_as_text():
     assert rf"a|b \& 50\% & \textbf{{{table.values[1, 0]:.3f}" in tex
     assert tex.count(r"\\") == 3
     assert tex.count("{") == tex.count("}")
+    assert (
+        latex_text("p < 0.05") == r"p \textless{} 0.05"
+    )  # a bare < prints as an exclamation mark in LaTeX's own fonts
     assert latex_text("a_b\\c{}^") == r"a\_b\textbackslash{}c\{\}\textasciicircum{}"
     assert csv_text(["a"], [[1.5], [np.nan]]) == 'a\n1.5\n""\n'
 
