@@ -181,7 +181,7 @@ def contest(i: int, **changes: Any) -> dict[str, Any]:
         "public_tests": pairs((f"{i} 1\n", f"{i + 1}\n")),
         "private_tests": pairs((f"{i} {i}\n", f"{2 * i}\n")),
         "generated_tests": pairs(*((f"{i} {k}\n", f"{i + k}\n") for k in range(2, 8))),
-        "source": 6,
+        "source": 5,
         "difficulty": 0,
         "solutions": {
             "language": [2, 3, 1],

@@ -52,15 +52,17 @@ def test_a_contest_problem() -> None:
         (3, {}, ""),
         (4, {}, "too_hard"),
         (7, {}, "too_hard"),  # Codeforces' letters are no harder than that, but of another scale
-        (7, {"max_difficulty": 29}, ""),
+        (7, {"max_difficulty": 28}, ""),
         (0, {"unknown_difficulty": "drop"}, "unknown_difficulty"),
         (1, {"min_difficulty": 2}, "too_easy"),
         (3, {"max_difficulty": 2}, "too_hard"),
-        (18, {"max_difficulty": 40}, "wrong_type"),
+        (28, {"max_difficulty": 28}, ""),
+        (29, {"max_difficulty": 40}, "wrong_type"),
         (True, {}, "wrong_type"),
         (None, {}, "wrong_type"),
         ("EASY", {}, ""),
         ("K", {}, "too_hard"),
+        ("UNKNOWN_DIFFICULTY", {}, ""),
     ],
 )
 def test_difficulties(difficulty: Any, options: dict[str, Any], expected: str) -> None:
@@ -204,9 +206,9 @@ def test_a_random_split_of_what_is_left(prepare: Prepare, tmp_path: Path) -> Non
 
 
 def test_counts_by_source_and_difficulty(prepare: Prepare, tmp_path: Path) -> None:
-    rows = [
-        contest(i, source=s, difficulty=d) for i, (s, d) in enumerate([(6, 0), (6, 0), (3, 2), (2, 9), (1, 4), (9, 1)])
-    ]
+    """Labels count without gaps, as the hub's do: ATCODER is 5, L is 18."""
+    labels = [(5, 0), (5, 0), (3, 2), (2, 18), (6, 4), (9, 1)]
+    rows = [contest(i, source=s, difficulty=d) for i, (s, d) in enumerate(labels)]
     source = write_parquet(tmp_path / "train-00000-of-00001.parquet", rows, CODECONTESTS)
     manifest = prepare("codecontests", source, validate=False)
     assert adds_up(manifest)
@@ -214,9 +216,9 @@ def test_counts_by_source_and_difficulty(prepare: Prepare, tmp_path: Path) -> No
     hard = {"rows_in": 1, "rows_out": 0, "dropped": {"too_hard": 1}}
     assert manifest["counts"]["by_source_and_difficulty"] == {
         "?": {"EASY": kept},
+        "AIZU": {"HARDER": hard},
         "ATCODER": {"UNKNOWN": {"rows_in": 2, "rows_out": 2, "dropped": {}}},
-        "CODECHEF": {"HARDER": hard},
-        "CODEFORCES": {"C": hard},
+        "CODEFORCES": {"L": hard},
         "HACKEREARTH": {"MEDIUM": kept},
     }
 

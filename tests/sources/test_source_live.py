@@ -89,6 +89,9 @@ def test_a_function_that_is_no_method() -> None:
         ({"question_content": "\n"}, "empty_statement"),
         ({"contest_date": "yesterday"}, "wrong_type"),
         ({"contest_date": None}, "missing_field"),
+        ({"contest_date": " "}, "missing_field"),
+        ({"contest_date": "2024-03-091"}, "wrong_type"),
+        ({"contest_date": datetime(2024, 3, 9)}, ""),  # the older, complete data set has timestamps
         ({"metadata": "[]"}, "wrong_type"),
         ({"metadata": None}, ""),
         ({"question_id": "abc311_c"}, "errata"),

@@ -103,17 +103,21 @@ def test_tolerance_is_the_one_that_is_asked_for() -> None:
 
 
 def test_native_call_mode_keeps_the_asserts() -> None:
+    """The setup of asserts runs after the solution, whose classes it may use; imports run before."""
     row = problem(
-        "Depth of a tree.",
-        "class Node:\n    pass\ndef depth(n):\n    return 1",
-        "assert depth(root) == 1",
-        "assert depth(Node()) == 1",
-        setup="import math\nroot = None",
+        "Length of a chain.",
+        "class Link:\n    def __init__(self, next=None):\n        self.next = next\n"
+        "def length(link):\n    return 0 if link is None else 1 + length(link.next)",
+        "assert length(two) == 2",
+        "assert length(Link()) == math.floor(1.5)",
+        setup="two = Link()\r\ntwo.next = Link()",
     )
-    p = convert(row, mode="asserts").problem
-    assert (p.mode, p.setup_code, p.public_tests) == (Mode.ASSERTS, "import math\nroot = None", 1)
-    assert [t.input for t in p.tests] == row["test_list"]
-    assert p.statement == "Depth of a tree."
+    candidate = convert(row | {"test_imports": ["import math"]}, mode="asserts")
+    p = candidate.problem
+    assert (p.mode, p.setup_code, p.public_tests) == (Mode.ASSERTS, "import math", 1)
+    assert [t.input for t in p.tests] == [f"two = Link()\ntwo.next = Link()\n{test}" for test in row["test_list"]]
+    assert p.statement == "Length of a chain."
+    assert run_many([(candidate.references[0], p)])[0].all_passed
 
 
 def test_every_original_form_of_the_files_gives_the_same_problems(prepare: Prepare, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from openrlhf_maxk.problems.sources.files import split_files
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
 from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source
 
-SOURCES = {0: "UNKNOWN", 1: "CODECHEF", 2: "CODEFORCES", 3: "HACKEREARTH", 4: "CODEJAM", 6: "ATCODER", 7: "AIZU"}
-GRADES = ("UNKNOWN", "EASY", "MEDIUM", "HARD", "HARDER", "HARDEST", "EXTERNAL")  # 0 … 6
-LETTERS = dict(zip([*range(7, 18), *range(19, 30)], "ABCDEFGHIJKLMNOPQRSTUV", strict=True))
-DIFFICULTIES = {**dict(enumerate(GRADES)), **LETTERS}
+# The hub's labels. They count without gaps, unlike the numbers of the original protocol buffers (ATCODER = 6, L = 19).
+SOURCES = dict(enumerate(("UNKNOWN", "CODECHEF", "CODEFORCES", "HACKEREARTH", "CODEJAM", "ATCODER", "AIZU")))
+GRADES = ("UNKNOWN", "EASY", "MEDIUM", "HARD", "HARDER", "HARDEST", "EXTERNAL")
+DIFFICULTIES = dict(enumerate((*GRADES, *"ABCDEFGHIJKLMNOPQRSTUV")))  # 7 … 28: Codeforces' letters
 PYTHON3 = 3
 STANDARD_STREAMS = ("", "stdin", "stdout", "standard input", "standard output")
 
@@ -139,6 +140,7 @@ class CodeContests(Source):
 def _named(value: Any, names: Mapping[int, str]) -> str:
     """The name of a class label that is stored as a number or as the name itself."""
     if isinstance(value, str):
+        value = re.sub("^UNKNOWN_(SOURCE|DIFFICULTY)$", "UNKNOWN", value)
         return value if value in names.values() else "?"
     return names.get(value, "?") if isinstance(value, int) and not isinstance(value, bool) else "?"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +31,21 @@ def clean(value: str, name: str) -> str:
     except UnicodeEncodeError as e:
         raise Rejected("not_unicode", f"{name}: a lone surrogate at character {e.start}") from None
     return value.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def day(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """The day of a date, as YYYY-MM-DD ("" only with a default); files hold dates as text or as timestamps.
+
+    Raises:
+        Rejected: "missing_field" (only without a default) or "wrong_type".
+    """
+    value = _get(row, name, default)
+    value = value.isoformat() if isinstance(value, datetime.date) else text(row, name, default).strip()
+    if not value and default is None:
+        raise Rejected("missing_field", name)
+    if value and not re.match(r"\d{4}-\d\d-\d\d(?!\d)", value):
+        raise Rejected("wrong_type", f"{name}: expected YYYY-MM-DD, found {value[:10]!r}")
+    return value[:10]
 
 
 def integer(row: Mapping[str, Any], name: str, default: int | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,18 +96,9 @@ class LiveBench(Source):
     def _check_release(self, row: Mapping[str, Any]) -> None:
         if not self.options.release:
             return
-        released, removed = _day(row.get("livebench_release_date")), _day(row.get("livebench_removal_date"))
-        if not released:
-            raise Rejected("missing_field", "livebench_release_date")
+        released, removed = fields.day(row, "livebench_release_date"), fields.day(row, "livebench_removal_date", "")
         if released > self.options.release or (removed and removed <= self.options.release):
             raise Rejected("other_release", f"there from {released} to {removed or 'now'}")
-
-
-def _day(value: Any) -> str:
-    """A day as YYYY-MM-DD; "" for none."""
-    if isinstance(value, datetime.date):
-        return value.isoformat()[:10]
-    return value.strip()[:10] if isinstance(value, str) else ""
 
 
 def _is_python(program: str) -> bool:

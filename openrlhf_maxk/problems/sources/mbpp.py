@@ -85,7 +85,8 @@ class Mbpp(Source):
                 raise Rejected("other_split", split)
         narrative = check_statement(self.narrative(row), self.options)
         code, tests = fields.text(row, "code"), fields.texts(row, "test_list")
-        setup = "\n".join([*fields.texts(row, "test_imports", []), fields.text(row, "test_setup_code", "")]).strip()
+        imports = "\n".join(fields.texts(row, "test_imports", []))
+        setup = fields.text(row, "test_setup_code", "").strip()
         if not tests:
             raise Rejected("no_tests")
         problem = Problem(
@@ -98,23 +99,23 @@ class Mbpp(Source):
             provenance={"split": split},
         )
         if self.options.mode == "asserts":
-            return self._native(problem, code, tests, setup)
-        return self._converted(problem, code, tests, setup)
+            return self._native(replace(problem, setup_code=imports), code, tests, setup)
+        return self._converted(problem, code, tests, f"{imports}\n{setup}")
 
     def narrative(self, row: Mapping[str, Any]) -> str:
         return fields.text(row, "prompt" if row.get("text") is None else "text")
 
     def _native(self, problem: Problem, code: str, tests: list[str], setup: str) -> Candidate:
-        """The asserts as they are."""
+        """The asserts as they are. Their setup comes after the solution: it may make objects of its classes."""
         for test in tests:
             if not any(isinstance(node, ast.Assert) for node in ast.walk(parse(test, "test"))):
                 raise Rejected("not_an_assert", "no assert statement")
+        parse(setup, "test_setup_code")
         parse(code, "code")
         problem = replace(
             problem,
             mode=Mode.ASSERTS,
-            tests=tuple(Test(test) for test in dict.fromkeys(tests)),
-            setup_code=setup,
+            tests=tuple(Test(f"{setup}\n{test}".strip()) for test in dict.fromkeys(tests)),
         )
         check_sizes(problem.tests, self.options)
         problem = replace(problem, public_tests=min(self.options.examples, len(problem.tests)))
