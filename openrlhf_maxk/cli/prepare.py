@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read_options(namespace, source_type.options_type)
     except ValueError as e:
         parser.exit(2, f"error: {e}\n")
-    bar = tqdm(desc=namespace.data_set, unit=" rows", file=sys.stderr, mininterval=1.0, dynamic_ncols=True)
+    bar = tqdm(desc=namespace.data_set, unit=" rows", file=sys.stderr, mininterval=1.0, delay=1.0, dynamic_ncols=True)
 
     def progress(rows: int) -> None:
         bar.update(rows - bar.n)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as e:
         where = f" ({e.filename})" if e.filename else ""
-        print(f"error: {e.strerror or e}{where}. What was done is kept: run the command again", file=sys.stderr)
+        print(f"error: {e.strerror or e}{where}. Mend that and run the command again: it goes on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -75,7 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="data_set", required=True, metavar="DATA_SET")
     for name, source_type in SOURCES.items():
         doc = (sys.modules[source_type.__module__].__doc__ or "").split("\n")[0]
-        command = commands.add_parser(name, help=doc, description=doc)
+        usage = f"{parser.prog} {name} --out DIR [--source FILES] [options]"
+        command = commands.add_parser(name, help=doc, description=doc, usage=usage)
         add_options(command, source_type.options_type)
     return parser
 

@@ -187,6 +187,26 @@ CONVERTIBLE = [
         "assert double(list(range(4))) == [2 * i for i in range(4)]",
     ),
     problem(
+        "Write a function to name a value as Python names its types.",
+        "def tuple(x):\n    return 'pair'\ndef print(x):\n    return 'shown'\ndef isinstance(x, y):\n    return False\n"
+        "def list(x):\n    return [x, tuple(x), print(x)]",
+        "assert list(1) == [1, 'pair', 'shown']",
+        "assert list('a') == ['a', 'pair', 'shown']",
+    ),
+    problem(
+        "Write a function to count letters word by word.",
+        "from collections import Counter, OrderedDict, namedtuple\nWord = namedtuple('Word', 'text letters')\n"
+        "def letters(words):\n    return [Word(w, OrderedDict(sorted(Counter(w).items()))) for w in words]",
+        "assert letters(['aba']) == [('aba', {'a': 2, 'b': 1})]",
+        "assert letters(['a', 'b']) == [('a', Counter('a')), ('b', {'b': 1})]",
+    ),
+    problem(
+        "Write a function to return the first number above a bound; what follows the comma is a message.",
+        "def above(xs, bound):\n    return next(x for x in xs if x > bound)",
+        "assert above([1, 5, 7], 3) == 5, 7",
+        "assert above([9], 0) == 9",
+    ),
+    problem(
         "Write a function to use a list made before.",
         "def last(xs):\n    return xs[-1]",
         "assert last(numbers) == 9",

@@ -127,8 +127,13 @@ def test_a_finished_folder_is_left_alone(prepare: Prepare, shards: Path, tmp_pat
     stamps = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
     assert prepare("codecontests", shards, chunk_rows=3) == first
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == stamps
-    with pytest.raises(SourceError, match="holds something else already: pass --overwrite"):
+    with pytest.raises(SourceError, match=r"already \(made with --seed 0\): pass --overwrite"):
         prepare("codecontests", shards, seed=1)
+    with pytest.raises(SourceError, match=r"already \(data set codecontests\)"):
+        prepare("mini")
+    (shards / "train-00000-of-00002.parquet").write_bytes((shards / "train-00001-of-00002.parquet").read_bytes())
+    with pytest.raises(SourceError, match=r"already \(made of other files, or with another tokenizer or version\)"):
+        prepare("codecontests", shards)
     other = prepare("codecontests", shards, seed=1, overwrite=True)
     assert other["options"]["seed"] == 1
     assert not list(tmp_path.glob(".out*"))
@@ -148,7 +153,7 @@ def test_what_is_already_there_is_never_lost(
     if content is None:  # an empty folder is as good as none
         prepare("codecontests", shards)
         return
-    with pytest.raises(SourceError, match="holds something else already"):
+    with pytest.raises(SourceError, match=r"holds something else already \(not a data set\)"):
         prepare("codecontests", shards)
     assert (out if content == "file" else out / "notes.txt").read_text(encoding="utf-8") == "mine"
 
@@ -296,7 +301,7 @@ def test_missing_shards_and_files_are_named(prepare: Prepare, shards: Path, tmp_
         prepare("mbpp", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     for data_set in ("codecontests", "livebench", "codeforces", "mbpp"):
-        with pytest.raises(SourceError, match="no data files at all"):
+        with pytest.raises(SourceError, match=r"no data files at all; known formats are \.parquet"):
             prepare(data_set, tmp_path / "empty")
     assert not list(tmp_path.glob(".out*"))
 

@@ -133,8 +133,10 @@ def test_the_tokenizer_counts_not_where_it_is(prepare: Prepare, tokenizer: Path,
 
 def test_a_tokenizer_that_is_not_there_is_named(prepare: Prepare, tmp_path: Path) -> None:
     source = write_json_lines(tmp_path / "mbpp.jsonl", numbered(CONVERTIBLE[:4]))
-    with pytest.raises(SourceError, match=r"--tokenizer .*nowhere cannot be loaded .*--tokenizer none --token_limit 0"):
+    with pytest.raises(SourceError, match=r"--tokenizer .*nowhere: there is no such folder"):
         prepare("mbpp", source, tokenizer=str(tmp_path / "nowhere"))
+    with pytest.raises(SourceError, match=r"--tokenizer .* cannot be loaded .*--tokenizer none --token_limit 0"):
+        prepare("mbpp", source, tokenizer=str(tmp_path))
     with pytest.raises(ValueError, match="--token_limit needs a --tokenizer"):
         PrepareOptions(out="x", token_limit=5, tokenizer="none")
 

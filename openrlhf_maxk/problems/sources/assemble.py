@@ -6,6 +6,7 @@ Memory holds the fingerprints of all rows; the problems themselves pass through 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -51,7 +52,7 @@ class Assembler:
             reason = "" if split else "beyond_split_sizes"
             decisions[i] = replace(decisions[i], split=split or decisions[i].split, reason=reason)
         if not any(splits):
-            raise SourceError(f"no problem is left: {_reasons(decisions)}. Loosen the options")
+            raise SourceError(f"no problem is left: {_reasons(decisions)}. Loosen the options, or check --source")
         with new_folder(out) as folder:
             names = self._write_problems(folder, journal, decisions)
             _write_dropped(folder, decisions, self.data_files)
@@ -171,7 +172,7 @@ def _write_dropped(folder: Path, decisions: list[Decision], files: Sequence[Data
 
 
 def _reasons(decisions: list[Decision]) -> str:
-    ledger = account.Ledger()
-    for d in decisions:
-        ledger.drop(("", ""), d.reason)
-    return ", ".join(f"{n} {reason}" for reason, n in ledger.dropped.most_common()) or "there were no rows"
+    """How many rows were dropped for what, with a detail of each reason."""
+    counts = Counter(d.reason for d in decisions)
+    details = {d.reason: f" (as {d.detail})" for d in reversed(decisions) if d.detail}
+    return ", ".join(f"{n} {reason}{details.get(reason, '')}" for reason, n in counts.most_common()) or "no rows at all"

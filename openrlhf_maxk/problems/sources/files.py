@@ -35,6 +35,8 @@ class LocalFiles:
         base = self.root.parent if self.root.is_file() else self.root
         paths = [self.root] if self.root.is_file() else sorted(p for p in self.root.rglob("*") if p.is_file())
         names = [name for p in paths if is_data(name := p.relative_to(base).as_posix())]
+        if not names:
+            raise SourceError(f"--source {self.root}: no data files at all; known formats are {', '.join(SUFFIXES)}")
         chosen = source.select(names)
         check_shards(name for name, _ in chosen)
         return [data_file(name, base / name, split) for name, split in chosen]
@@ -194,9 +196,8 @@ def split_files(names: Sequence[str], splits: Sequence[str], folders: Sequence[s
         of_split = [n for n in names if _is_of(n, split)]
         found = next((inside for folder in folders if (inside := [n for n in of_split if _is_in(n, folder)])), [])
         if not found:
-            raise SourceError(
-                f"no file of split {split} found among: {', '.join(names[:10]) or 'no data files at all'}"
-            )
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            raise SourceError(f"no file of split {split} found among: {', '.join(names[:10]) or 'nothing'}{more}")
         chosen += [(name, split) for name in found]
     return chosen
 

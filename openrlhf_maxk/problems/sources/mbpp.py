@@ -264,23 +264,35 @@ def reference_program(code: str, case: Case) -> str:
     )
     result = f"{case.function}({given})"
     if case.form in (Form.SET, Form.ITEMS):
-        result = f"list({result})"
+        result = f"_builtins.list({result})"
     elif case.form is Form.TRUTH:
-        result = f"bool({result})"
+        result = f"_builtins.bool({result})"
     elif case.wrapper:
-        result = f"{case.wrapper}({result}{'' if case.digits is None else f', {case.digits}'})"
+        result = f"_builtins.{case.wrapper}({result}{'' if case.digits is None else f', {case.digits}'})"
     future = any(isinstance(s, ast.ImportFrom) and s.module == "__future__" for s in ast.parse(code).body)
     aside = "import sys as _sys\n_stdout, _sys.stdout = _sys.stdout, _sys.stderr\n"
-    return f"""\
-{"" if future else aside}{code.rstrip()}
-
-{aside if future else ""}import ast as _ast
+    return (
+        f"{'' if future else aside}{code.rstrip()}\n\n{aside if future else ''}{PLAIN}"
+        + f"""\
 _values = [_ast.literal_eval(_line) for _line in _sys.stdin.read().split("\\n") if _line]
-_result = {result}
+_result = _plain({result})
 _sys.stdout = _stdout
-if isinstance(_result, dict):
-    _result = dict(_result)
-if isinstance(_result, frozenset):
-    _result = set(_result)
-print(_result)
+_builtins.print(_result)
+"""
+    )
+
+
+# A solution may define functions that are called like Python's own. What it returns is printed as values.plain has it.
+PLAIN = """\
+import ast as _ast
+import builtins as _builtins
+def _plain(value):
+    if _builtins.isinstance(value, _builtins.dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if _builtins.isinstance(value, _builtins.list):
+        return [_plain(part) for part in value]
+    if _builtins.isinstance(value, _builtins.tuple):
+        return _builtins.tuple([_plain(part) for part in value])
+    return _builtins.set(value) if _builtins.isinstance(value, _builtins.frozenset) else value
+
 """

@@ -128,5 +128,19 @@ class Preparation:
         if found.get("identity") == account.written_identity(identity):
             return found
         if not self.options.overwrite:
-            raise SourceError(f"{self.out} holds something else already: pass --overwrite, or choose another --out")
+            raise SourceError(
+                f"{self.out} holds something else already ({_what_it_is(found, identity)}): "
+                "pass --overwrite, or choose another --out"
+            )
         return None
+
+
+def _what_it_is(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """In which way a folder is not the one that is to be written."""
+    if not manifest:
+        return "not a data set"
+    if manifest["data_set"] != identity["data_set"]:
+        return f"data set {manifest['data_set']}"
+    made_with = manifest["options"]
+    other = [f"--{name} {made_with.get(name)}" for name, v in identity["options"].items() if made_with.get(name) != v]
+    return f"made with {', '.join(other)}" if other else "made of other files, or with another tokenizer or version"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from openrlhf_maxk.problems.record import Mode, Problem
@@ -154,6 +154,8 @@ def load_tokenizer(options: PrepareOptions) -> Any:
     """
     if options.tokenizer == "none":
         return None
+    if options.tokenizer.startswith((".", "/", "~")) and not Path(options.tokenizer).is_dir():
+        raise SourceError(f"--tokenizer {options.tokenizer}: there is no such folder")
     from transformers import AutoTokenizer
 
     try:

@@ -62,9 +62,13 @@ def _container(value: Any, budget: list[int]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """An equal value of the plainest type: a dict for a Counter, a set for a frozenset."""
+    """An equal value of the plainest types, inside lists too: a dict for a Counter, a set for a frozenset."""
     if isinstance(value, dict):
-        return dict(value)
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if isinstance(value, tuple):
+        return tuple(plain(part) for part in value)
     return set(value) if isinstance(value, frozenset) else value
 
 
