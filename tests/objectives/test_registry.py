@@ -233,7 +233,8 @@ def test_advantages_cannot_be_changed():
         result.values = torch.zeros(4)
 
 
-def test_an_objective_of_a_users_own_file(tmp_path):
+def test_an_objective_of_a_users_own_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_OBJECTIVES", dict(registry._OBJECTIVES))
     file = tmp_path / "mine.py"
     file.write_text(
         "from openrlhf_maxk.objectives import register\n"

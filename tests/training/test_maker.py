@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,7 @@ from openrlhf_maxk.experience.maker import GroupExperience
 from openrlhf_maxk.experience.metrics import mean_at_k, powers_of_two, rollout_metrics
 from openrlhf_maxk.experience.sharding import filler
 from openrlhf_maxk.objectives import get_objective
+from openrlhf_maxk.options import MaxKOptions
 
 from .samples import PAD, arguments, random_group, sample
 
@@ -116,21 +118,8 @@ def make_maker(kl: float = 0.0, **changes: object) -> RemoteExperienceMaker:
     )
 
 
-MAXK = {
-    "objective": "offpolicy_bon",
-    "k": "2",
-    "correction": "exact",
-    "baseline": "marginal",
-    "delta_clip": math.inf,
-    "behaviour": "learner",
-    "loss": "ppo",
-    "problems": None,
-    "reward_workers": 1,
-    "reward_cores": 1,
-    "reward_timeout": 60.0,
-    "max_lost": 0.1,
-    "verbose": False,
-}
+MAXK = {option.name: getattr(MaxKOptions(), option.name) for option in fields(MaxKOptions)}
+MAXK |= {"k": "2", "delta_clip": math.inf}
 
 
 def made(maker: RemoteExperienceMaker) -> tuple[list[Group], list[Experience]]:
