@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_leaves_no_process(folder):
     assert "step 6  " in done.stdout
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_stops_everything(folder, sent):
     """SIGINT goes to the whole group, as from a terminal; SIGTERM to the process, as from a scheduler."""
     options = pipeline.arguments(folder, train__num_episodes=50)
