@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except OSError as e:
-        where = f" ({e.filename})" if e.filename else ""
-        print(f"error: {e.strerror or e}{where}. Mend that and run the command again: it goes on", file=sys.stderr)
+        where = e.filename or f"writing {options.out}"
+        print(f"error: {e.strerror or e} ({where}). Mend that and run the command again: it goes on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

@@ -100,7 +100,7 @@ def test_a_place_that_cannot_be_written_is_named(
     arguments = command("mbpp", mbpp, tmp_path)
     arguments[4] = str(tmp_path / "file" / "out")
     assert main(arguments) == 1
-    assert "error: " in capsys.readouterr().err
+    assert f"error: Not a directory ({tmp_path / 'file'}/" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(SOURCES))
