@@ -32,12 +32,12 @@ def install(**options: Any) -> None:
 
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         raise RuntimeError("call openrlhf_maxk.install() before ray.init(): Ray's workers must be told of it")
-    _check_hooks_run()
     active = seams.active(is_cpu())
     seams.check(active)
     if options:
         os.environ[ENVIRONMENT] = MaxKOptions.make(**options).to_json()
-    os.environ.update(environment())
+    os.environ.update(environment())  # first: Ray reads some of it when it is imported
+    _check_hooks_run()
     os.environ[RAY_HOOK] = "openrlhf_maxk.installation.add_worker_hook"
     seams.apply(active)
 

@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from openrlhf_maxk.problems.record import Comparison, Problem
 from openrlhf_maxk.rewards import jobs
 from openrlhf_maxk.rewards.judging import failure_of, judge_by_checker, judge_output, judge_values, result
+from openrlhf_maxk.rewards.runner import Runner
 from openrlhf_maxk.rewards.sandbox.lane import Job, Lane, LaneError, Outcome
 from openrlhf_maxk.rewards.sandbox.protocol import LAYERS, KilledBy, Stage
 from openrlhf_maxk.rewards.scheduling import Admission, ProgramRun, Queue
@@ -32,7 +33,6 @@ MODULES = (
 )
 """Imported before any program runs, so that programs need not: what most programs use. Each makes every fork dearer."""
 
-_PROBLEMS_KEPT = 64
 _ATTEMPTS = 3  # at one run, each with a new fork server
 
 
@@ -40,7 +40,7 @@ class SandboxUnavailableError(RuntimeError):
     """This machine offers too little to lock programs down; the message says what is missing."""
 
 
-class Executor:
+class Executor(Runner):
     """Runs programs in sandboxed processes.
 
     Args:
@@ -71,7 +71,7 @@ class Executor:
         paths = sorted({_where(name) for name in modules} - {None, sysconfig.get_path("stdlib")}, key=str)
         self._unsafe = unsafe
         self._process = os.getpid()
-        self._prepared: dict[int, jobs.Prepared] = {}
+        self._prepare = jobs.PreparedProblems()
         self._queue = Queue()
         self._admission = Admission()
         imported, places = [*MODULES.split(), *modules], [str(path) for path in paths]
@@ -96,12 +96,6 @@ class Executor:
                 raise SandboxUnavailableError(str(error)) from error
             raise
 
-    def __enter__(self) -> Executor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Finish what was submitted, then end all processes. May be called twice."""
         self._queue.close()
@@ -125,29 +119,9 @@ class Executor:
         self._queue.put(run)
         return run.future
 
-    def _prepare(self, problem: Problem) -> jobs.Prepared:
-        """The problem, checked once while it is in use: groups of programs come with the same one."""
-        known = self._prepared.get(id(problem))
-        if known is not None and known.problem is problem:
-            return known
-        if len(self._prepared) >= _PROBLEMS_KEPT:
-            self._prepared.clear()
-        return self._prepared.setdefault(id(problem), jobs.prepare(problem))
-
-    def run(self, program: str, problem: Problem) -> ProgramResult:
-        """Run ``program`` on all tests of ``problem``. Raises as :meth:`submit` does."""
-        return self.submit(program, problem).result()
-
-    def run_many(self, pairs: Sequence[tuple[str, Problem]]) -> list[ProgramResult]:
-        """Run many programs; results in the order of ``pairs``. Equal (program, problem id) pairs are run once.
-
-        Raises as :meth:`submit` does, before anything is run.
-        """
-        distinct = {(program, problem.id): problem for program, problem in pairs}
-        for problem in distinct.values():
-            self._prepare(problem)
-        futures = {key: self.submit(key[0], problem) for key, problem in distinct.items()}
-        return [futures[program, problem.id].result() for program, problem in pairs]
+    def check(self, problem: Problem) -> None:
+        """As :meth:`Runner.check`; what is found is kept for :meth:`submit`."""
+        self._prepare(problem)
 
     def _start(self, lane: Lane) -> Mapping[str, str]:
         """Start a lane's server and make sure that it protects enough."""

@@ -47,9 +47,7 @@ class _Block:
 
 def extract_program(completion: str) -> str | None:
     """The program in ``completion``, or None if there is none. See the module for the rule."""
-    _, closed, answer = completion.rpartition("</think>")
-    if not closed and "<think>" in completion:
-        return None
+    answer = conclusion(completion)
     blocks, fenced = _blocks(answer.split("\n"))
     full = [block for block in blocks if block.text.strip()]
     for wanted in ("python", ""):
@@ -63,11 +61,14 @@ def extract_program(completion: str) -> str | None:
 
 def fenced_programs(completion: str) -> int:
     """How many fenced blocks of a completion hold a program: marked as Python or not at all, and not empty."""
-    _, closed, answer = completion.rpartition("</think>")
-    if not closed and "<think>" in completion:
-        return 0
-    blocks, _ = _blocks(answer.split("\n"))
+    blocks, _ = _blocks(conclusion(completion).split("\n"))
     return sum(block.language in ("python", "") and bool(block.text.strip()) for block in blocks)
+
+
+def conclusion(completion: str) -> str:
+    """What follows the last thought; nothing if a thought stays open."""
+    _, closed, answer = completion.rpartition("</think>")
+    return "" if not closed and "<think>" in completion else answer
 
 
 def _blocks(lines: list[str]) -> tuple[list[_Block], bool]:

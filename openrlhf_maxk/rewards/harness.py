@@ -13,6 +13,7 @@ def _start(packed):
     import sys
     import types
     import zlib
+    from typing import Any
 
     del globals()["_start"]
     job = json.loads(zlib.decompress(base64.b64decode(packed)))
@@ -33,8 +34,9 @@ def _start(packed):
     limit(resource.RLIMIT_CORE, 0, 0)
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)
-    for stream in sys.stdin, sys.stdout:
-        getattr(stream, "reconfigure")(encoding="utf-8", errors="surrogateescape")  # noqa: B009
+    streams: list[Any] = [sys.stdin, sys.stdout]
+    for stream in streams:
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.argv = job["arguments"]
     if job["files"]:
         import tempfile

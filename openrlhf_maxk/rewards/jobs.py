@@ -13,6 +13,7 @@ from openrlhf_maxk.rewards.steps import Step, StepKind, steps_of_asserts
 from openrlhf_maxk.rewards.values import encoded_json
 
 CHECKER_LIMITS = Limits(cpu_seconds=10.0, memory_bytes=2**30, output_bytes=2**16)
+_PROBLEMS_KEPT = 64
 _FIRST_FILE = 6  # the descriptor of a job's first file: those before are the streams
 
 
@@ -53,6 +54,22 @@ def prepare(problem: Problem) -> Prepared:
         except ValueError as error:
             raise ValueError(f"problem {problem.id!r}, test {number}: {error}") from error
     return Prepared(problem, tuple(steps))
+
+
+class PreparedProblems:
+    """Prepares a problem once while it is in use: groups of programs come with the same one."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Prepared] = {}
+
+    def __call__(self, problem: Problem) -> Prepared:
+        """Raises as :func:`prepare` does."""
+        known = self._known.get(id(problem))
+        if known is not None and known.problem is problem:
+            return known
+        if len(self._known) >= _PROBLEMS_KEPT:
+            self._known.clear()
+        return self._known.setdefault(id(problem), prepare(problem))
 
 
 def _steps(problem: Problem, test: Test) -> tuple[Step, ...] | None:

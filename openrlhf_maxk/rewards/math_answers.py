@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
+from openrlhf_maxk.rewards.extraction import conclusion
 from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest, RewardSpec
 from openrlhf_maxk.rewards.runner import open_runner
 from openrlhf_maxk.rewards.verdict import TestResult, Verdict
@@ -162,12 +163,12 @@ def find_answer(completion: str) -> str | None:
     boxes = boxed_answers(completion)
     if boxes:
         return _box(boxes[-1])
-    return _conclusion(completion)[-LONGEST_TEXT:].strip() or None
+    return conclusion(completion)[-LONGEST_TEXT:].strip() or None
 
 
 def boxed_answers(completion: str) -> list[str]:
     """The contents of the outermost boxes that are closed, in order, outside of what a model thinks."""
-    text = _conclusion(completion)
+    text = conclusion(completion)
     found: list[tuple[int, int, int]] = []  # where a box begins, its content does, and that ends
     opened: list[tuple[int, int] | None] = []  # for each open brace: of a box, where it begins and its content does
     for token in _TOKEN.finditer(text):
@@ -182,9 +183,3 @@ def boxed_answers(completion: str) -> list[str]:
         elif token[0].endswith("{") and token[0] != r"\{":
             opened.append((token.start(), token.end()))
     return [text[start:end] for _, start, end in found]
-
-
-def _conclusion(completion: str) -> str:
-    """What follows the last thought; nothing if a thought stays open."""
-    _, closed, conclusion = completion.rpartition("</think>")
-    return "" if not closed and "<think>" in completion else conclusion

@@ -23,6 +23,7 @@ from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Tes
 from openrlhf_maxk.rewards import jobs
 from openrlhf_maxk.rewards.executor import SandboxUnavailableError
 from openrlhf_maxk.rewards.judging import failure_of, judge_by_checker, judge_output, judge_values, result
+from openrlhf_maxk.rewards.runner import Runner
 from openrlhf_maxk.rewards.sandbox.lane import Outcome
 from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Reply, Stage
 from openrlhf_maxk.rewards.scheduling import Admission, ProgramRun
@@ -39,7 +40,7 @@ _HARNESS = (_HERE / "harness.py").read_text(encoding="utf-8")
 _MODULES = {name: (_HERE / "sandbox" / f"{name}.py").read_text(encoding="utf-8") for name in ("values", "calls")}
 
 
-class RemoteRunner:
+class RemoteRunner(Runner):
     """Sends tests to services, at most ``at_once`` at a time.
 
     A program that a service's wall clock ended is run once more, alone among this runner's; if that happens again, it
@@ -51,6 +52,7 @@ class RemoteRunner:
     def __init__(self, urls: Sequence[str], at_once: int) -> None:
         self._service = Service([url if url.endswith(PATH) else url.rstrip("/") + PATH for url in urls])
         self._admission = Admission()
+        self._prepare = jobs.PreparedProblems()
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="remote")
         try:
             self._probe(urls)
@@ -70,32 +72,20 @@ class RemoteRunner:
                         f"problem of mode {problem.mode} is {tested.verdict} ({tested.detail})"
                     )
 
-    def __enter__(self) -> RemoteRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Finish what was submitted. May be called twice."""
         self._threads.shutdown()
 
     def submit(self, program: str, problem: Problem) -> Future[ProgramResult]:
         """As :meth:`openrlhf_maxk.rewards.runner.Runner.submit`."""
-        run = ProgramRun(problem.whole(program), jobs.prepare(problem))
+        run = ProgramRun(problem.whole(program), self._prepare(problem))
         while run.waiting:
             self._threads.submit(self._work, run, run.take())
         return run.future
 
-    def run(self, program: str, problem: Problem) -> ProgramResult:
-        """Run ``program`` on all tests of ``problem``. Raises as :meth:`submit` does."""
-        return self.submit(program, problem).result()
-
-    def run_many(self, pairs: Sequence[tuple[str, Problem]]) -> list[ProgramResult]:
-        """Run many programs; results in the order of ``pairs``. Equal (program, problem id) pairs are run once."""
-        distinct = {(program, problem.id): problem for program, problem in pairs}
-        futures = {key: self.submit(key[0], problem) for key, problem in distinct.items()}
-        return [futures[program, problem.id].result() for program, problem in pairs]
+    def check(self, problem: Problem) -> None:
+        """As :meth:`Runner.check`; what is found is kept for :meth:`submit`."""
+        self._prepare(problem)
 
     def _work(self, run: ProgramRun, index: int) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,9 @@ class Reference:
         return self.right.replace(self.token, self.spoiled)
 
 
-def problem(name: str, mode: Mode, tests: list[tuple[str, str]], **fields: str) -> Problem:
+def problem(name: str, mode: Mode, tests: list[tuple[str, str]], **fields: Any) -> Problem:
     records = tuple(Test(*test) for test in tests)
-    return Problem(name, "", records, mode, limits=Limits(cpu_seconds=2.0), **fields)  # type: ignore[arg-type]
+    return Problem(name, "", records, mode, limits=Limits(cpu_seconds=2.0), **fields)
 
 
 def call(*arguments: object, gives: object) -> tuple[str, str]:

@@ -56,9 +56,8 @@ def of_program(request: Request, mapped: int) -> Limits:
 
     They are worked out in the server: a forked child should touch no more memory than it must.
     """
-    cpu = min(
-        -(-request.cpu_ns // 10**9) + 1, _HARD[resource.RLIMIT_CPU]
-    )  # a backstop: the server knows the exact time
+    whole_seconds = -(-request.cpu_ns // 10**9)
+    cpu = min(whole_seconds + 1, _HARD[resource.RLIMIT_CPU])  # a backstop: the server knows the exact time
     memory = min(mapped + request.memory_bytes, _HARD[resource.RLIMIT_AS])
     hard = _HARD[resource.RLIMIT_STACK]  # stays as it is: programs like to raise it, and memory bounds it
     stack = min(request.memory_bytes, STACK_BYTES, hard)
