@@ -87,7 +87,7 @@ class Executor(Runner):
     def _start_all(self) -> Mapping[str, str]:
         try:
             with ThreadPoolExecutor(len(self._lanes)) as pool:
-                missing = list(pool.map(self._start, self._lanes))
+                missing = list(pool.map(lambda lane: start_lane(lane, self._unsafe), self._lanes))
             return missing[0]
         except BaseException as error:
             for lane in self._lanes:
@@ -122,19 +122,6 @@ class Executor(Runner):
     def check(self, problem: Problem) -> None:
         """As :meth:`Runner.check`; what is found is kept for :meth:`submit`."""
         self._prepare(problem)
-
-    def _start(self, lane: Lane) -> Mapping[str, str]:
-        """Start a lane's server and make sure that it protects enough."""
-        missing = lane.start()
-        enough = "namespaces" not in missing or not {"landlock", "seccomp"} & missing.keys()
-        if not (enough or self._unsafe):
-            lane.stop()
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-            raise SandboxUnavailableError(
-                f"programs cannot be locked down here ({reasons}). Needed are namespaces, or Landlock and seccomp. "
-                "`python -m openrlhf_maxk.rewards.check` says more; unsafe=True runs them all the same."
-            )
-        return missing
 
     def _work(self, lane: Lane) -> None:
         run: ProgramRun | None = None
@@ -171,25 +158,43 @@ class Executor(Runner):
     def _run(self, lane: Lane, job: Job) -> Outcome:
         """Run a job; once more, alone, if the machine and not the program may have ended it."""
         with self._admission.shared():
-            outcome = self._attempt(lane, job)
+            outcome = run_job(lane, job, self._unsafe)
         if _doubtful(outcome, job):
             with self._admission.alone():
-                outcome = self._attempt(lane, job)
+                outcome = run_job(lane, job, self._unsafe)
         return outcome
 
-    def _attempt(self, lane: Lane, job: Job) -> Outcome:
-        """Run a job, again with a new server if the server dies. Raises LaneError if they keep dying."""
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return self._attempt_once(lane, job)
-            except LaneError:
-                continue
-        return self._attempt_once(lane, job)
 
-    def _attempt_once(self, lane: Lane, job: Job) -> Outcome:
-        if lane.pid is None:
-            self._start(lane)
-        return lane.run(job)
+def start_lane(lane: Lane, unsafe: bool) -> Mapping[str, str]:
+    """Start a lane's server and make sure that it protects enough; returns the layers that are missing, and why.
+
+    Raises:
+        SandboxUnavailableError: it does not, and ``unsafe`` is false.
+        LaneError: it cannot be started.
+    """
+    missing = lane.start()
+    enough = "namespaces" not in missing or not {"landlock", "seccomp"} & missing.keys()
+    if not (enough or unsafe):
+        lane.stop()
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        raise SandboxUnavailableError(
+            f"programs cannot be locked down here ({reasons}). Needed are namespaces, or Landlock and seccomp. "
+            "`python -m openrlhf_maxk.rewards.check` says more; unsafe=True runs them all the same."
+        )
+    return missing
+
+
+def run_job(lane: Lane, job: Job, unsafe: bool) -> Outcome:
+    """Run a job, again with a new server if the server dies. Raises LaneError if they keep dying."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            if lane.pid is None:
+                start_lane(lane, unsafe)
+            return lane.run(job)
+        except LaneError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("not reached")
 
 
 def _doubtful(outcome: Outcome, job: Job) -> bool:

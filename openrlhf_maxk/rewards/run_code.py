@@ -9,7 +9,7 @@ from typing import Any
 
 from openrlhf_maxk.problems.record import Limits, Problem, Test
 from openrlhf_maxk.rewards import jobs
-from openrlhf_maxk.rewards.executor import MODULES, Executor
+from openrlhf_maxk.rewards.executor import MODULES, SandboxUnavailableError, run_job, start_lane
 from openrlhf_maxk.rewards.remote import CUT_BYTES
 from openrlhf_maxk.rewards.sandbox.lane import Job, Lane, LaneError, Outcome
 from openrlhf_maxk.rewards.sandbox.protocol import LAYERS, KilledBy, Stage
@@ -17,7 +17,6 @@ from openrlhf_maxk.rewards.server import BadRequest
 
 MOST_SECONDS = 600.0
 MOST_MEGABYTES = 4096
-_ATTEMPTS = 3
 
 
 class RunCode:
@@ -28,12 +27,18 @@ class RunCode:
     """
 
     def __init__(self, cores: int, unsafe: bool = False) -> None:
-        Executor(1, unsafe=unsafe).close()  # refuses where programs cannot be locked down
+        self._unsafe = unsafe
         self._lanes: Queue[Lane] = Queue()
         self._all = [Lane(LAYERS, MODULES.split(), []) for _ in range(cores)]
-        for lane in self._all:
-            lane.start()
-            self._lanes.put(lane)
+        try:
+            for lane in self._all:
+                start_lane(lane, unsafe)
+                self._lanes.put(lane)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, LaneError):
+                raise SandboxUnavailableError(str(error)) from error
+            raise
 
     def close(self) -> None:
         """End all lanes."""
@@ -45,24 +50,11 @@ class RunCode:
         job = _job(request)
         lane = self._lanes.get()
         try:
-            return _answer(_run(lane, job))
+            return _answer(run_job(lane, job, self._unsafe))
         except LaneError as error:
             return {"status": "SandboxError", "message": str(error), "compile_result": None, "run_result": None}
         finally:
             self._lanes.put(lane)
-
-
-def _run(lane: Lane, job: Job) -> Outcome:
-    """Run a job, again with a new fork server if the server dies. Raises LaneError if they keep dying."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            if lane.pid is None:
-                lane.start()
-            return lane.run(job)
-        except LaneError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("not reached")
 
 
 def _job(request: Mapping[str, Any]) -> Job:
