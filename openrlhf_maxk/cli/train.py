@@ -49,8 +49,6 @@ READ_PATHS = (
 )
 MADE_PATHS = ("ckpt.output_dir", "ckpt.path", "logger.tensorboard_dir")
 
-TERMINATED = 143  # exit status of a process ended by SIGTERM
-
 SHOWN = (  # metrics on the line of a step
     "rollout/reward_mean",
     "rollout/max@1",
@@ -169,7 +167,8 @@ def run(flat: argparse.Namespace, args: Any) -> None:
 
     verbose = getattr(flat, "maxk.verbose")
     start_ray(args, verbose)
-    end_on_sigterm()  # again: Ray takes the signal while it starts
+    # Schedulers send SIGTERM: as Ctrl-C. Ray takes the signal when it starts, and makes any SystemExit one of status 1.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     queue = Queue(actor_options={"num_cpus": 0})
     follower = Follower(queue, SHOWN)
     follower.start()
@@ -186,11 +185,6 @@ def run(flat: argparse.Namespace, args: Any) -> None:
     finally:
         follower.close()
         ray.shutdown()
-
-
-def end_on_sigterm() -> None:
-    """Schedulers end a job by SIGTERM: all actors are stopped then."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
 
 
 def forget_thread_count() -> None:
@@ -219,7 +213,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         openrlhf_maxk.install()
     except SeamError as error:
         sys.exit(f"error: {error}")
-    end_on_sigterm()
     record = options_record(flat)
     write_record(getattr(flat, "ckpt.path"), record)
     run(flat, args)

@@ -127,8 +127,8 @@ def test_an_interrupted_run_stops_everything(folder, sent):
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
         (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
         text = process.stdout.read()
-        assert process.wait(timeout=60) == (1 if sent == signal.SIGINT else 143)
-    assert ("interrupted" in text) == (sent == signal.SIGINT)
+        assert process.wait(timeout=60) == 1
+    assert "interrupted" in text
     assert "Traceback" not in text
     gone(family)
     assert not (folder / "out" / "maxk_run.json").exists()
