@@ -4,7 +4,8 @@
 
 Learner: OpenRLHF's own ``ActorPPOTrainer`` with ``group_norm`` advantages against ours with ``offpolicy_bon``,
 on the same experience and the same DeepSpeed engine, in turn. Generation: one vLLM request a prompt with n samples
-against n requests a prompt, as upstream sends them, on the same engine, in turn. Prints medians and ratios.
+against n requests a prompt, as upstream sends them, to an engine with upstream's defaults and to ours, in turn. Prints
+medians and ratios.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import openrlhf_maxk
 
-PROMPTS, N, RESPONSE = 32, 8, 24
+PROMPTS, N, RESPONSE, MAX_LEN = 32, 8, 24, 256
 
 
 def main() -> None:
@@ -42,8 +43,7 @@ def main() -> None:
             upstream, ours = learner(model, folder, options.rounds)
             report("PPO update, 3 epochs x 2 optimizer steps", "group_norm", upstream, "offpolicy_bon", ours)
         if options.only != "learner":
-            separate, together = asyncio.run(generation(model, options.rounds, options.shots))
-            report(f"generation of {PROMPTS} x {N} samples", "n requests", separate, "one request", together)
+            asyncio.run(generation(model, options.rounds, options.shots))
 
 
 def report(title: str, first: str, first_seconds: list[float], second: str, second_seconds: list[float]) -> None:
@@ -218,22 +218,32 @@ def experience(policy: Any, args: Any, estimator: str) -> list[Any]:
     return batches
 
 
-async def generation(model: str, rounds: int, shots: int) -> tuple[list[float], list[float]]:
-    """Seconds for upstream's n requests a prompt, each tokenizing it, and for one request with n samples."""
+async def generation(model: str, rounds: int, shots: int) -> None:
+    """Seconds for upstream's n requests a prompt, each tokenizing it, and for one request with n samples.
+
+    There is an engine with upstream's defaults and one with ours, which shares the cache of a prompt. n requests are
+    sent to both of them.
+    """
     import vllm
     from openrlhf.utils.agent import SingleTurnAgentExecutor
     from transformers import AutoTokenizer
 
+    from openrlhf_maxk.platform import prefix_sharing
     from openrlhf_maxk.rollout.engine import GroupRollout
 
     class Engine(GroupRollout):
         """The rollout actor without Ray around it."""
 
-        def __init__(self) -> None:
+        def __init__(self, **arguments: Any) -> None:
             self._has_agent = False
             self.llm = vllm.AsyncLLMEngine.from_engine_args(
                 vllm.AsyncEngineArgs(
-                    model=model, dtype="bfloat16", max_model_len=1024, enforce_eager=True, gpu_memory_utilization=0.1
+                    model=model,
+                    dtype="bfloat16",
+                    max_model_len=MAX_LEN,
+                    enforce_eager=True,
+                    gpu_memory_utilization=0.1,
+                    **arguments,
                 )
             )
 
@@ -243,34 +253,41 @@ async def generation(model: str, rounds: int, shots: int) -> tuple[list[float], 
             )
             return [output async for output in request][-1]
 
-    engine, tokenizer = Engine(), AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     upstream = SingleTurnAgentExecutor(None)
     params = vllm.SamplingParams(temperature=1.0, min_tokens=RESPONSE, max_tokens=RESPONSE)
     task = "given integers, evens, output the sum\n"
-    prompts = [task + f"in {i % 9} {i % 7} 3 4\nout {i % 5}\n" * shots for i in range(PROMPTS)]
-    longest = max(len(tokenizer(text=prompt)["input_ids"]) for prompt in prompts)
+    examples = [f"in {i % 9} {i % 7} 3 4\nout {i % 5}\n" * shots for i in range(PROMPTS)]
+    longest = max(len(tokenizer(text=task + text)["input_ids"]) for text in examples)
     print(f"prompts of up to {longest} tokens, {RESPONSE} new ones")
 
-    async def separate() -> float:
-        started = time.perf_counter()
+    async def separate(engine: Engine, prompts: list[str]) -> None:
         await asyncio.gather(
-            *(upstream.execute(prompt, "", params, 1024, tokenizer, engine) for prompt in prompts for _ in range(N))
+            *(upstream.execute(prompt, "", params, MAX_LEN, tokenizer, engine) for prompt in prompts for _ in range(N))
         )
-        return time.perf_counter() - started
 
-    async def together() -> float:
-        started = time.perf_counter()
-        await asyncio.gather(*(engine.generate_responses(prompt, "", params, 1024, tokenizer, N) for prompt in prompts))
-        return time.perf_counter() - started
+    async def together(engine: Engine, prompts: list[str]) -> None:
+        await asyncio.gather(
+            *(engine.generate_responses(prompt, "", params, MAX_LEN, tokenizer, N) for prompt in prompts)
+        )
 
-    times: tuple[list[float], list[float]] = ([], [])
+    theirs, ours = Engine(enable_prefix_caching=False), Engine(**prefix_sharing())
+    ways = [(separate, theirs), (separate, ours), (together, ours)]
+    times: list[list[float]] = [[] for _ in ways]
     for i in range(rounds + 1):
-        for index, timed in ((0, separate), (1, together)):
-            seconds = await timed()
+        for place in range(len(ways)):
+            way = (i + place) % len(ways)
+            generate, engine = ways[way]
+            prompts = [f"{i}{way} {task}{text}" for text in examples]  # no round finds another's prompts in the cache
+            started = time.perf_counter()
+            await generate(engine, prompts)
             if i:
-                times[index].append(seconds)
-    engine.llm.shutdown()
-    return times
+                times[way].append(time.perf_counter() - started)
+    theirs.llm.shutdown()
+    ours.llm.shutdown()
+    title = f"generation of {PROMPTS} x {N} samples"
+    report(title, "n requests to upstream's engine", times[0], "one request", times[2])
+    report(title, "n requests to the same engine", times[1], "one request", times[2])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 from openrlhf_maxk.evaluation.model import Model
 from openrlhf_maxk.evaluation.samples import Request, Sample, Sampling
-from openrlhf_maxk.platform import environment, is_cpu
+from openrlhf_maxk.platform import environment, is_cpu, prefix_sharing
 
 
 class EngineError(Exception):
@@ -81,7 +81,7 @@ class VllmSampler:
             "seed": 0,
             "logprobs_mode": "processed_logprobs",
             "disable_log_stats": True,
-        }
+        } | prefix_sharing()
         if self.options.max_num_seqs is not None:
             arguments["max_num_seqs"] = self.options.max_num_seqs
         if is_cpu():

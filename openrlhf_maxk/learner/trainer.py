@@ -27,6 +27,7 @@ class GroupLearner(Upstream):
         super().__init__(*args, **kwargs)
         self.maxk = options_of(self.args)
         self.actor_loss_fn: GroupPolicyLoss = GroupPolicyLoss(self.actor_loss_fn, self.maxk)
+        self.args.vllm.enable_prefix_caching = True  # the rollout actors' always is; weights that leave clear the cache
         self._updates = 0  # calls of ppo_train, to shuffle differently in each
 
     def ppo_train(self, kl_ctl: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils import random_uuid
 
-from openrlhf_maxk.platform import is_cpu
+from openrlhf_maxk.platform import is_cpu, prefix_sharing
 from openrlhf_maxk.seams import Upstream
 
 logger = init_logger(__name__)
@@ -22,6 +22,7 @@ class GroupRollout(Upstream):
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, *args: Any, remote_rm_url: Any = None, agent_func_path: str | None = None, **kwargs: Any
     ) -> None:
+        kwargs |= prefix_sharing()
         if is_cpu():
             kwargs["worker_extension_cls"] = "openrlhf_maxk.cpu.weight_sync.CPUWorkerWrap"
         # Log-probs, where they are asked for, are those of the policy that samples: after temperature and top-p.
