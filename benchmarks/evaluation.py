@@ -4,7 +4,8 @@
     python benchmarks/evaluation.py scoring                                 256 samples of 200 problems, made elsewhere
 
 ``generation`` keeps our engine and vLLM's ``LLM`` alive side by side and lets them take turns on the same prompts with
-the same sampling settings, so that a change in the machine's load meets both.
+the same sampling settings and seeds, so that a change in the machine's load meets both. Ours also asks for some
+log-probabilities, as ``cli.evaluate`` does.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def generation(options: argparse.Namespace) -> None:
     theirs: list[float] = []
     ours: list[float] = []
     with Engines(sampler) as engines:
+        os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # vLLM's own way of running
         llm = LLM(**sampler.engine_arguments())
         params = SamplingParams(
             n=options.samples, temperature=1.0, top_p=1.0, max_tokens=sampling.max_new_tokens, logprobs=None
@@ -55,7 +57,7 @@ def generation(options: argparse.Namespace) -> None:
             count = sum(sample.tokens for batch in engines.sample(requests) for sample in batch)
             our_rate = count / (time.perf_counter() - start)
             start = time.perf_counter()
-            params.seed = turn if options.seeded else None
+            params.seed = None if options.unseeded else turn
             batch = llm.generate([TokensPrompt(prompt_token_ids=t) for t in tokens.values()], params, use_tqdm=False)
             count = sum(len(output.token_ids) for result in batch for output in result.outputs)
             their_rate = count / (time.perf_counter() - start)
@@ -139,12 +141,12 @@ def main() -> None:
     command.add_argument("--model", required=True)
     command.add_argument("--problems", required=True)
     command.add_argument("--split", default="test")
-    command.add_argument("--count", type=int, default=64, help="problems")
-    command.add_argument("--samples", type=int, default=64, help="samples a problem")
+    command.add_argument("--count", type=int, default=32, help="problems")
+    command.add_argument("--samples", type=int, default=128, help="samples a problem")
     command.add_argument("--max-new-tokens", type=int, default=32)
-    command.add_argument("--entropy-samples", type=int, default=16, help="samples a problem with log-probabilities")
+    command.add_argument("--entropy-samples", type=int, default=8, help="samples a problem with log-probabilities")
     command.add_argument("--turns", type=int, default=5)
-    command.add_argument("--seeded", action="store_true", help="give vLLM's own batch seeds as well")
+    command.add_argument("--unseeded", action="store_true", help="give vLLM's own batch no seeds, to other samples")
     command.set_defaults(run=generation)
     command = commands.add_parser("scoring")
     command.add_argument("--count", type=int, default=200, help="problems")

@@ -39,6 +39,8 @@ def environment() -> dict[str, str]:
             "KMP_BLOCKTIME": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CPU_KVCACHE_SPACE": "1",
+            # Not "mp": vLLM would put its worker into one more process, and wait for it in a busy loop.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "GLOO_SOCKET_IFNAME": "lo",
         }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}

@@ -249,7 +249,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--chat-template", choices=("auto", "always", "never"), default="auto")
     group.add_argument("--prompt-template", help="text with {} in the place of the problem's text")
     group.add_argument(
-        "--entropy-samples", type=int, default=16, help="samples of each problem that token entropy is taken from"
+        "--entropy-samples", type=int, default=8, help="samples of each problem that token entropy is taken from"
     )
 
     group = parser.add_argument_group("machines")

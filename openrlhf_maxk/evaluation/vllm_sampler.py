@@ -134,7 +134,9 @@ class Engines:
         """
         import ray
 
-        waiting = deque(part for request in requests for part in self._sampler.parts(request))
+        parts = [part for request in requests for part in self._sampler.parts(request)]
+        # One sample with log-probabilities makes vLLM compute them for its whole batch: keep those together.
+        waiting = deque(sorted(parts, key=lambda part: not part[1]))
         in_flight: dict[Any, tuple[int, int]] = {}  # the answer to come: its engine and number of samples
         room = [2 * capacity for capacity in self._capacities]
         while waiting or in_flight:
@@ -222,6 +224,7 @@ class Engine:
             stop=list(sampling.stop),
             seed=request.seed,  # vLLM adds each sample's position
             logprobs=0 if logprobs else None,
+            flat_logprobs=True,
             detokenize=bool(sampling.stop),  # token by token only if it must look for stop strings
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
