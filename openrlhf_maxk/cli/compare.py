@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 1
+    if len({evaluation.settings["settings"]["problems"] for evaluation in evaluations.values()}) > 1:
+        print(
+            "note: the evaluations differ in problems, tests or prompts; problems of the same id are compared",
+            file=sys.stderr,
+        )
     print_tables({name: evaluation.scores for name, evaluation in evaluations.items()}, ks)
     print(f"saved in {options.out}: {REPORT}, tables.md, tables.tex, comparisons.csv, curves.csv, figures/")
     return 0

@@ -86,6 +86,8 @@ class RunFolder:
         for candidate in (Path(path), Path(path) / LATEST):
             if (candidate / SETTINGS).is_file():
                 return cls(candidate.resolve())
+        if begun := sorted(str(settings.parent) for settings in Path(path).glob(f"*/{SETTINGS}")):
+            raise RunFolderError(f"no evaluation in {path} is finished: run it again to go on, or name {begun[0]}")
         raise RunFolderError(f"{path} is no evaluation (it has no {SETTINGS}) and no folder of evaluations")
 
     def prompts(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -194,6 +195,27 @@ def test_comparing_what_cannot_be_compared(folder, capsys):
     assert compare.main([str(folder / "out_weak"), "--out", str(folder / "r"), "--k", "64"]) == 1
     assert "k = 64 needs that many samples" in capsys.readouterr().err
     assert not (folder / "r").exists()
+
+
+def test_an_unfinished_evaluation_is_not_compared(folder, capsys):
+    run_evaluate(folder, "weak")
+    (folder / "out_weak" / "latest").unlink()
+    assert compare.main([str(folder / "out_weak"), "--out", str(folder / "r")]) == 1
+    assert "is finished: run it again to go on, or name" in capsys.readouterr().err
+
+
+def test_other_tests_under_the_same_ids_are_told(folder, capsys):
+    run_evaluate(folder, "weak")
+    write_problems(folder / "problems", [replace(adder(p, "mbpp"), public_tests=2) for p in (1, 2, 3)])
+    for line in ("weak.jsonl", "strong.jsonl"):
+        rows = (folder / line).read_text().splitlines(keepends=True)
+        (folder / line).write_text("".join(row for row in rows if '"mbpp/' in row))
+    run_evaluate(folder, "strong")
+    folders = [str(folder / "out_weak"), str(folder / "out_strong")]
+    assert compare.main([*folders, "--out", str(folder / "r"), "--k", "1"]) == 0
+    assert "differ in problems, tests or prompts" in capsys.readouterr().err
+    assert compare.main([f"a={folders[1]}", f"b={folders[1]}", "--out", str(folder / "r2"), "--k", "1"]) == 0
+    assert "differ in problems" not in capsys.readouterr().err
 
 
 def test_verdicts_come_from_the_real_sandbox(folder):
