@@ -443,3 +443,17 @@ class TestMalformedProblems:
     def test_modules_must_exist(self) -> None:
         with pytest.raises(ModuleNotFoundError, match="no_such_module"):
             Executor(cores=1, modules=["no_such_module"])
+
+
+def test_a_client_with_many_open_files() -> None:
+    opened: list[int] = []
+    try:
+        while not opened or opened[-1] < 61:  # the descriptors that the server is given come next
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(12):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+            with Executor(cores=1) as executor:
+                assert executor.run("print(1)", Problem("p", "?", (Test("", "1\n"),))).fraction == 1.0
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)

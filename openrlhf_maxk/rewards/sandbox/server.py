@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # not signal: its enums cost every child dozens of copied pages
 import _socket
+import fcntl
 import gc
 import json
 import os
@@ -21,8 +22,13 @@ from .supervisor import Supervisor
 def main() -> NoReturn:
     """Start from the options in ``sys.argv[1]``, say what protects, then serve until the client is gone."""
     options: dict[str, Any] = json.loads(sys.argv[1])
-    for target, name in ((CONTROL, "control"), (JOB, "job"), (STATUS, "status")):
-        limits.place(options[name], target)
+    names = ("control", "job", "status")
+    # First out of the way: a client with many open files may have passed one whose number is another's place.
+    received = [fcntl.fcntl(options[name], fcntl.F_DUPFD_CLOEXEC, OWN.stop) for name in names]
+    for name in names:
+        os.close(options[name])
+    for descriptor, target in zip(received, (CONTROL, JOB, STATUS), strict=True):
+        limits.place(descriptor, target)
     sys.argv = [""]
     sys.path += options["paths"]
     for name in options["modules"]:
