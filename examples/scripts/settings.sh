@@ -18,7 +18,7 @@ else
         --data.max_len 1024 --data.apply_chat_template --actor.adam.lr "${LEARNING_RATE:-5e-6}"
         --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$((GPUS / 2))"
         --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$((GPUS / 2))" --train.colocate_actor_ref
-        --vllm.num_engines "$((NODES * GPUS / 2))" --vllm.gpu_memory_utilization 0.85 --vllm.enable_prefix_caching
+        --vllm.num_engines "$((NODES * GPUS / 2))" --vllm.gpu_memory_utilization 0.85
         --ds.zero_stage 3 --actor.gradient_checkpointing_enable
         --ckpt.save_steps 20
     )

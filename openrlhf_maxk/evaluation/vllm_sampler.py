@@ -224,7 +224,7 @@ class Engine:
             stop=list(sampling.stop),
             seed=request.seed,  # vLLM adds each sample's position
             logprobs=0 if logprobs else None,
-            flat_logprobs=True,
+            flat_logprobs=True,  # plain lists, not an object for every token
             detokenize=bool(sampling.stop),  # token by token only if it must look for stop strings
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

@@ -130,6 +130,13 @@ def test_fewer_groups_than_a_step_are_filled_up_with_nothing(sizes, micro):
     assert all(math.isfinite(value) for value in status.values()), status
 
 
+def test_weights_that_leave_clear_the_prefix_cache_of_the_engines():
+    args = make_arguments(N, 16, 4)
+    args.vllm.enable_prefix_caching = False  # upstream's default; its broadcast reads this
+    trainer = make_trainer([], args)
+    assert trainer.strategy.args.vllm.enable_prefix_caching
+
+
 def test_every_update_and_every_epoch_shuffles_differently():
     groups = groups_of_sizes(*[4] * 8)
     args = make_arguments(N, 4, 4, actor__adam__lr=0.1)
