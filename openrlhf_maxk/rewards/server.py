@@ -174,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: HTTPStatus, answer: Mapping[str, Any]) -> None:
         body = json.dumps(answer, allow_nan=False).encode()
+        with self.server.lock:  # before the client sees the answer, who may ask for /health next
+            self.server.answered += status == HTTPStatus.OK and self.command == "POST"
         self.close_connection = self.close_connection or self.server.stopping
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -182,8 +184,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
-        with self.server.lock:
-            self.server.answered += status == HTTPStatus.OK and self.command == "POST"
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
