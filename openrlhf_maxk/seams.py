@@ -11,6 +11,7 @@ prints the table with the state of every line.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -156,6 +157,17 @@ SEAMS: tuple[Seam, ...] = (
         cpu=True,
     ),
     Seam(
+        "deepspeed.runtime.zero.partition_parameters:Init._allgather_params_coalesced",
+        REPLACE,
+        "openrlhf_maxk.cpu.deepspeed:gather_one_by_one",
+        "ZeRO-3 waits for the last of its all-gathers; NCCL's end in order, gloo's do not: wrong weights, silently",
+        (
+            ("deepspeed.runtime.zero.partition_parameters:Init._allgather_params_coalesced", "7302585dfbcd"),
+            ("deepspeed.runtime.zero.partition_parameters:Init._allgather_params_sequential", "951309749626"),
+        ),
+        cpu=True,
+    ),
+    Seam(
         "openrlhf.trainer.ray.ppo_actor:stateless_init_process_group",
         REPLACE,
         "openrlhf_maxk.cpu.weight_sync:gloo_process_group",
@@ -258,16 +270,17 @@ def _replace_module(seam: Seam) -> None:
 
 def _applier(seam: Seam) -> Callable[[Any], None]:
     def apply_to(module: Any) -> None:
-        _, _, name = seam.target.partition(":")
+        *classes, name = seam.target.partition(":")[2].split(".")
+        owner = functools.reduce(getattr, classes, module)
         by_module, _, by_name = seam.by.partition(":")
         replacement = getattr(importlib.import_module(by_module), by_name)
-        upstream = getattr(module, name)
+        upstream = getattr(owner, name)
         _originals[seam.target] = upstream
         if seam.how == EXTEND:
             replacement = _extend(upstream, replacement)
         elif seam.how == WRAP:
             replacement = replacement(upstream)
-        setattr(module, name, replacement)
+        setattr(owner, name, replacement)
 
     return apply_to
 

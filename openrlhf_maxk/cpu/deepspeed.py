@@ -29,3 +29,8 @@ def cpu_train_config(get_train_ds_config: Callable[..., dict[str, Any]]) -> Call
 
 def no_shm_op() -> None:
     """No shared-memory collectives: what DeepSpeed does without them is what it does without a compiler."""
+
+
+def gather_one_by_one(self: Any, param_list: list[Any], hierarchy: int = 0, quantize: bool = False) -> None:
+    """Gather ZeRO-3 parameters, each complete before the next; ``quantize`` is seen by the callee for itself."""
+    self._allgather_params_sequential(param_list, hierarchy)
