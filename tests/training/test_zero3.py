@@ -20,7 +20,8 @@ import deepspeed, torch
 import openrlhf_maxk
 openrlhf_maxk.install()
 deepspeed.init_distributed(dist_backend="gloo")
-with deepspeed.zero.Init(dtype=torch.float32, config_dict_or_path={"train_batch_size": 2, "zero_optimization": {"stage": 3}}):
+config = {"train_batch_size": 2, "zero_optimization": {"stage": 3}}
+with deepspeed.zero.Init(dtype=torch.float32, config_dict_or_path=config):
     layers = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(4))
 parameters = list(layers.parameters())
 wrong = 0
