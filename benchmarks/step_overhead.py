@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,18 @@ def experience(policy: Any, args: Any, estimator: str) -> list[Any]:
     return batches
 
 
+@contextlib.contextmanager
+def vllms_own_processes() -> Iterator[None]:
+    """An engine that is made here keeps vLLM's default: its core is a process of its own."""
+    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+    ours = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if ours is not None:
+            os.environ[name] = ours
+
+
 async def generation(model: str, rounds: int, shots: int) -> None:
     """Seconds for upstream's n requests a prompt, each tokenizing it, and for one request with n samples.
 
@@ -271,7 +284,9 @@ async def generation(model: str, rounds: int, shots: int) -> None:
             *(engine.generate_responses(prompt, "", params, MAX_LEN, tokenizer, N) for prompt in prompts)
         )
 
-    theirs, ours = Engine(enable_prefix_caching=False), Engine(**prefix_sharing())
+    with vllms_own_processes():
+        theirs = Engine(enable_prefix_caching=False)
+    ours = Engine(**prefix_sharing())
     ways = [(separate, theirs), (separate, ours), (together, ours)]
     times: list[list[float]] = [[] for _ in ways]
     for i in range(rounds + 1):
