@@ -21,6 +21,7 @@ from openrlhf_maxk.evaluation.scores import Scores, shown_ks
 from openrlhf_maxk.evaluation.scores_file import save_scores
 from openrlhf_maxk.evaluation.summary import summarise
 from openrlhf_maxk.problems.atomic import new_folder
+from openrlhf_maxk.rewards import extraction
 
 SUMMARY = "summary.json"
 CURVES = "curves.png"
@@ -60,6 +61,7 @@ class Plan:
             "sampling": asdict(self.sampling),
             "problems": self.problems.digest(self.prompts),
             "modules": sorted(self.modules),
+            "extraction": extraction.RULES,
         }
 
 

@@ -20,6 +20,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+RULES = 1
+"""Raised when a completion may get another program than before: evaluations keep apart what they made of samples."""
+
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\r\n]*)")
 _PYTHON = re.compile(r"\{?[.=]?(python|py|pypy|cpython)[0-9.]*\}?|.*\.py", re.IGNORECASE)
 _CODE_LINE = re.compile(

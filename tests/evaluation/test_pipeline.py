@@ -23,6 +23,7 @@ from openrlhf_maxk.evaluation.run_folder import RunFolder, RunFolderError
 from openrlhf_maxk.evaluation.samples import Sampling
 from openrlhf_maxk.evaluation.scores import Details
 from openrlhf_maxk.evaluation.scores_file import load_scores
+from openrlhf_maxk.rewards import extraction
 
 from .fakes import FakeRunner, FakeSampler, extract, make_problems, result_of
 
@@ -192,6 +193,12 @@ def test_infrastructure_errors_are_tried_again_and_never_scored(store, tmp_path)
     assert healed.scores.unscored.sum() == 0
     assert {line.split()[1] for line in (tmp_path / "journal").read_text().splitlines()} == {"print(3)"}
     assert_same_scores(healed.scores, run_once(store, tmp_path / "undisturbed").scores)
+
+
+def test_samples_are_read_again_under_new_rules_of_extraction(store, tmp_path, monkeypatch):
+    before = run_once(store, tmp_path / "runs")
+    monkeypatch.setattr(extraction, "RULES", extraction.RULES + 1)
+    assert run_once(store, tmp_path / "runs").run.path != before.run.path
 
 
 def test_samples_that_could_not_be_generated_are_asked_for_again(store, tmp_path):
