@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from openrlhf_maxk.evaluation.loading import load_evaluations
     from openrlhf_maxk.evaluation.log import LogError
+    from openrlhf_maxk.evaluation.paper import DATA_SETS, known_data_set
     from openrlhf_maxk.evaluation.report import REPORT, write_comparison
     from openrlhf_maxk.evaluation.run_folder import RunFolderError
     from openrlhf_maxk.evaluation.tables import print_tables
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "note: the evaluations differ in problems, tests or prompts; problems of the same id are compared",
             file=sys.stderr,
         )
+    sources = {source for evaluation in evaluations.values() for source in evaluation.scores.sources}
+    if options.paper and not any(map(known_data_set, sources)):
+        print(f"note: --paper has nothing to show: the paper's data sets are {', '.join(DATA_SETS)}", file=sys.stderr)
     print_tables({name: evaluation.scores for name, evaluation in evaluations.items()}, ks)
     print(f"saved in {options.out}: {REPORT}, tables.md, tables.tex, comparisons.csv, curves.csv, figures/")
     return 0

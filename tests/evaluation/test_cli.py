@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from openrlhf_maxk.cli import compare, evaluate
+from openrlhf_maxk.evaluation import paper
 from openrlhf_maxk.evaluation.scores_file import load_scores
 from openrlhf_maxk.problems.record import Problem, Test
 from openrlhf_maxk.problems.store import write_problems
@@ -202,6 +203,16 @@ def test_an_unfinished_evaluation_is_not_compared(folder, capsys):
     (folder / "out_weak" / "latest").unlink()
     assert compare.main([str(folder / "out_weak"), "--out", str(folder / "r")]) == 1
     assert "is finished: run it again to go on, or name" in capsys.readouterr().err
+
+
+def test_data_sets_that_the_paper_does_not_have_are_told(folder, capsys, monkeypatch):
+    run_evaluate(folder, "weak")
+    command = [str(folder / "out_weak"), "--out", str(folder / "r"), "--k", "1", "--paper"]
+    assert compare.main(command) == 0
+    assert "--paper" not in capsys.readouterr().err
+    monkeypatch.setattr(paper, "DATA_SETS", ("LiveBench",))
+    assert compare.main([*command[:2], str(folder / "r2"), *command[3:]]) == 0
+    assert "--paper has nothing to show: the paper's data sets are LiveBench" in capsys.readouterr().err
 
 
 def test_other_tests_under_the_same_ids_are_told(folder, capsys):
