@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +13,7 @@ from openrlhf_maxk.problems.record import Limits, Problem, Test
 from openrlhf_maxk.rewards.verdict import Verdict
 
 from .hostile import ALL, Hostile
-from .places import NO_SECCOMP, PLACES, Place, Runner
+from .places import NO_SECCOMP, NOBODY, PLACES, Place, Runner
 from .traces import files_named, sandbox_processes, settles_at
 
 SECRET = "environment-secret"
@@ -82,6 +84,27 @@ def test_next_program_finds_the_directory_as_it_was(change: str, runner: Runner)
     (after,) = runner.run(look, PLAIN).tests
     assert after.output == before.output
     assert runner.run(RIGHT, PLAIN).all_passed == 1.0
+
+
+def test_files_of_the_same_user_stay_as_they_are(runner: Runner, place: Place) -> None:
+    """Also those that the program's user owns: where no user id is spare, and no private root hides them."""
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+        file.write(b"mine")
+        file.flush()
+        os.chmod(file.name, 0o644)
+        if place.ordinary and os.geteuid() == 0:
+            os.chown(file.name, NOBODY, NOBODY)
+        before = os.stat(file.name)
+        for change in (
+            "chmod(f, 0)",
+            "utime(f, (3, 3))",
+            "truncate(f, 0)",
+            "open(f, 2)",
+            "chown(f, -1, 0)",
+            "unlink(f)",
+        ):
+            runner.run(f"import os\nf = {file.name!r}\nos.{change}", PLAIN)
+        assert os.stat(file.name) == before
 
 
 def test_private_directory_can_be_used(runner: Runner, place: Place) -> None:

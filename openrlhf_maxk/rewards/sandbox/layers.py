@@ -61,7 +61,7 @@ class Layers:
 
     def _make_filter(self) -> None:
         if seccomp.available():
-            self._filter = seccomp.Filter()
+            self._filter = seccomp.Filter(own_files=self.inside)
         else:
             self.missing["seccomp"] = "the kernel or this machine's architecture does not offer it"
 

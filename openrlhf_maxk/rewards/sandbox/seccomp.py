@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from . import syscalls
-from .syscall_table import ALLOWED, CHECKED, CLONE3, LAST_KNOWN
+from .syscall_table import ALLOWED, CHECKED, CLONE3, LAST_KNOWN, OF_FILES
 
 _LOAD, _EQUAL, _AT_LEAST, _AND, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x05, 0x06  # BPF operations on 32-bit words
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -37,14 +37,17 @@ def available() -> bool:
         return syscalls.SUPPORTED  # no /proc/sys: applying the filter tells
 
 
-def build(process: int) -> bytes:
-    """The filter of one program, whose process id is ``process``, as sock_filter structures."""
+def build(process: int, own_files: bool = True) -> bytes:
+    """The filter of one program, whose process id is ``process``, as sock_filter structures.
+
+    ``own_files``: the program sees no files that it could change but its own; else it may not change any.
+    """
     code: Code = [
         (_LOAD, 0, 0, _ARCHITECTURE_OFFSET),
         (_EQUAL, 1, 0, _ARCHITECTURE[syscalls.MACHINE]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_OFFSET),
-        *_tree(_ranges(process)),
+        *_tree(_ranges(process, ALLOWED if own_files else ALLOWED - OF_FILES)),
     ]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
@@ -53,7 +56,7 @@ def _return(action: int) -> Code:
     return [(_RETURN, 0, 0, action)]
 
 
-def _ranges(process: int) -> list[tuple[int, Code]]:
+def _ranges(process: int, allowed: Set[int]) -> list[tuple[int, Code]]:
     """Every number's fate, as (first number of a range, code) in ascending order."""
     allow, refuse, unknown = _return(_ALLOW), _return(_ERROR | _EPERM), _return(_ERROR | _ENOSYS)
     fates: list[tuple[int, Code]] = []
@@ -63,7 +66,7 @@ def _ranges(process: int) -> list[tuple[int, Code]]:
         elif number == CLONE3 or number > LAST_KNOWN:
             code = unknown
         else:
-            code = allow if number in ALLOWED else refuse
+            code = allow if number in allowed else refuse
         if not fates or fates[-1][1] != code:
             fates.append((number, code))
     return fates
@@ -118,8 +121,8 @@ class Filter:
 
     _PLACES = (0x7A5A5A51, -0x7A5A5A51 & 0xFFFFFFFF)
 
-    def __init__(self) -> None:
-        program = build(self._PLACES[0])
+    def __init__(self, own_files: bool) -> None:
+        program = build(self._PLACES[0], own_files)
         self._words = (ctypes.c_uint32 * (len(program) // 4)).from_buffer_copy(program)
         code = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
         own, negated = ([2 * i + 1 for i, c in enumerate(code) if c[0] == _EQUAL and c[3] == p] for p in self._PLACES)

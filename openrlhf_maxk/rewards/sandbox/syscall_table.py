@@ -56,6 +56,14 @@ _CHECKED = {  # allowed with some arguments only: the filter says which
 }  # fmt: skip
 
 _column = 0 if MACHINE == "x86_64" else 1
-ALLOWED = {numbers[_column] for numbers in _BOTH.values()} | (set(_X86_ONLY.values()) if _column == 0 else set())
+_NUMBERS = {name: numbers[_column] for name, numbers in _BOTH.items()} | (_X86_ONLY if _column == 0 else {})
+ALLOWED = set(_NUMBERS.values())
+OF_FILES = {
+    _NUMBERS[name]
+    for name in ("truncate", "chmod", "fchmod", "fchmodat", "utime", "utimes", "futimesat", "utimensat")
+    if name in _NUMBERS
+}
+"""What changes a file by its name or owner alone, which Landlock does not see (``truncate``: not before Linux 6.2)."""
+
 CHECKED = {numbers[_column]: name for name, numbers in _CHECKED.items()}
 CLONE3 = 435
