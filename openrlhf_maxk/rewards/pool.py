@@ -6,6 +6,7 @@ traceback; one that hangs ends it after ``--maxk.reward_timeout`` seconds withou
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openrlhf_maxk.options import options_of
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS, Reward, RewardRequest, RewardSpec
@@ -44,12 +46,15 @@ class RewardPool:
         self.enabled = bool(spec.source) and spec.source != ("agent",)
         self._labels_are_problems = spec.source == (PROBLEMS,)
         actor: Any = ray.remote(RewardWorker)
-        on_a_node = -(-workers // max(1, sum(node["Alive"] for node in ray.nodes()))) if self.enabled else 1
-        self._make = lambda: actor.options(
-            num_cpus=0, max_concurrency=GROUPS_AT_ONCE, scheduling_strategy="SPREAD"
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if self.enabled else []
+        on_a_node = -(-workers // max(1, len(nodes)))
+        self._make = lambda strategy: actor.options(
+            num_cpus=0, max_concurrency=GROUPS_AT_ONCE, scheduling_strategy=strategy
         ).remote(spec, cores, on_a_node)
         self._timeout = timeout
-        self._workers = [self._make() for _ in range(workers)] if self.enabled else []
+        # Each to its node by name: "SPREAD" may put two on one, and their shares of its cores would not fit.
+        places = itertools.islice(itertools.cycle(nodes), workers)
+        self._workers = [self._make(NodeAffinitySchedulingStrategy(node, soft=False)) for node in places]
         self._pending: dict[Any, _Pending] = {}
         self._last_progress = time.monotonic()
         if self.enabled:
@@ -136,7 +141,7 @@ class RewardPool:
     def _replace(self, pending: _Pending) -> None:
         """Start a new worker where one died; of its groups, the first to notice does it."""
         if self._workers[pending.worker] is pending.actor:
-            self._workers[pending.worker] = self._make()
+            self._workers[pending.worker] = self._make("SPREAD")
 
     def _wait_until_ready(self) -> None:
         try:
