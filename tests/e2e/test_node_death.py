@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +18,14 @@ from . import pipeline
 
 pytestmark = pytest.mark.slow
 
-SLOW_REWARD = """
-import hashlib, json, os, time
+SLOWLY = """
+import json, os, time
 from pathlib import Path
 import ray
 
 Path({folder!r}, str(os.getpid())).write_text(ray.get_runtime_context().get_node_id())
+
+at_once = reward_func
 
 
 def reward_func(queries, prompts, labels):
@@ -31,12 +33,8 @@ def reward_func(queries, prompts, labels):
     time.sleep(2)
     with Path({scored!r}).open("a") as file:
         file.write(json.dumps({{"labels": labels, "queries": queries}}) + "\\n")
-    return {{"rewards": [int(hashlib.sha256(query.encode()).hexdigest()[:4], 16) % 5 / 4 for query in queries]}}
+    return at_once(queries, prompts, labels)
 """
-
-
-def reward_of(query: str) -> float:
-    return int(hashlib.sha256(query.encode()).hexdigest()[:4], 16) % 5 / 4
 
 
 def test_the_rewards_of_a_step_survive_the_death_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +44,8 @@ def test_the_rewards_of_a_step_survive_the_death_of_a_node(tmp_path: Path, monke
     pipeline.make_data(tmp_path / "data.jsonl", 8)
     seen = tmp_path / "seen"
     seen.mkdir()
-    pipeline.make_reward(tmp_path / "reward.py", SLOW_REWARD.format(folder=str(seen), scored=str(tmp_path / "scored")))
+    slowly = SLOWLY.format(folder=str(seen), scored=str(tmp_path / "scored"))
+    pipeline.make_reward(tmp_path / "reward.py", pipeline.REWARD + slowly)
     options = pipeline.arguments(tmp_path, maxk__reward_workers=2)
     script = Path(pipeline.__file__).with_name("run_recorded.py")
     monkeypatch.setenv("MAXK_TEST_RECORD", str(tmp_path / "record.pt"))  # of the cluster, and so of its actors
@@ -76,6 +75,8 @@ def test_the_rewards_of_a_step_survive_the_death_of_a_node(tmp_path: Path, monke
     for row in rows:
         found.setdefault(row["group"], []).append(row["reward"])
     scored = {line["labels"][0]: line for line in map(json.loads, (tmp_path / "scored").read_text().splitlines())}
-    expected = [[reward_of(query) for query in line["queries"]] for line in scored.values()]
+    at_once: dict[str, Any] = {}
+    exec(pipeline.REWARD, at_once)
+    expected = [at_once["reward_func"](line["queries"], None, None)["rewards"] for line in scored.values()]
     assert sorted(map(sorted, found.values())) == sorted(map(sorted, expected))
     assert len(list(seen.glob("[0-9]*"))) == 3, "no worker was replaced"
