@@ -19,9 +19,10 @@ from .streams import Streams
 
 _START_SECONDS = 120.0  # a busy machine starts slowly
 _FAREWELL_SECONDS = 2.0
+_SHORT_MILLISECONDS = 5  # a program that ends sooner is not watched: each look at its output would interrupt it
 _GRACE_SECONDS = 60.0  # beyond the wall limit: then the server itself hangs
 _BOOT = "import sys; sys.path.insert(0, {!r}); import sandbox.server; del sys.path[0]; sandbox.server.main()"
-_FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8", "-X", "int_max_str_digits=0")
+_FLAGS = ("-s", "-S", "-P", "-X", "utf8", "-X", "int_max_str_digits=0")
 _ENVIRONMENT = {  # read by the interpreter and by numerical libraries at their start; gone before a program runs
     "PYTHONHASHSEED": "0",  # sets have one order, so that a verdict can be repeated
     "TZ": "UTC0",
@@ -82,6 +83,8 @@ class Lane:
             undo.callback(os.close, self._status)
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._control.close)
+            self._answered = select.poll()
+            self._answered.register(self._control.fileno(), select.POLLIN)
             with theirs:
                 process = self._spawn({"control": theirs.fileno(), "job": self._job, "status": self._status})
             undo.callback(_end, process)
@@ -164,12 +167,13 @@ class Lane:
                 os.fchmod(descriptor, 0o444)
                 _write_all(descriptor, content)
                 files.append(descriptor)
-            socket.send_fds(self._control, [job.request.pack()], streams.theirs + files)
+            socket.send_fds(self._control, [job.request.pack(len(job.payload))], streams.theirs + files)
         streams.close_theirs()
 
     def _wait(self, streams: Streams, request: Request) -> Reply:
         deadline = time.monotonic() + request.wall_ns / 1e9 + _GRACE_SECONDS
         control, killed = self._control.fileno(), False
+        self._answered.poll(_SHORT_MILLISECONDS)
         streams.poll.register(control, select.POLLIN)
         while True:
             left = deadline - time.monotonic()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import _signal
+import ctypes
 import os
 from collections.abc import Sequence
-from resource import setrlimit
 
 from . import files, identity, landlock, limits, namespaces, seccomp, syscalls
-from .protocol import LAYERS, Request
+from .protocol import LAYERS
+
+_TMP = ctypes.create_string_buffer(os.fsencode(files.TMP))
 
 
 class Layers:
@@ -32,9 +34,10 @@ class Layers:
         if "seccomp" in wanted:
             self._make_filter()
         syscalls.no_new_privileges()
-        syscalls.hide_from_others()
         limits.apply_lasting(self.user is not None or (self.inside and _counts_threads_by_namespace()))
+        self._limits = limits.ProgramLimits()
         self._mapped = limits.mapped_bytes()
+        self._calls = self._lock_down()
 
     def _enter_namespaces(self, readable: Sequence[str]) -> bool:
         try:
@@ -65,31 +68,33 @@ class Layers:
         else:
             self.missing["seccomp"] = "the kernel or this machine's architecture does not offer it"
 
-    def limits_of(self, request: Request) -> limits.Limits:
-        """The resource limits of a program that is forked next."""
-        return limits.of_program(request, self._mapped)
-
-    def confine(self, resources: limits.Limits, server: int) -> None:
-        """Lock this process, a fresh child of ``server``, down for good. Raises OSError if a layer fails.
-
-        Every page that this touches is copied for each program, which is most of what it costs.
-        """
-        os.setsid()
+    def _lock_down(self) -> tuple[syscalls.Call, ...]:
+        """What a fresh child does, in this order, and for good. Its streams have come as descriptors 3, 4 and 5."""
+        calls = [syscalls.prepared("dup2", 3 + stream, stream) for stream in (0, 1, 2)]
+        calls += [syscalls.prepared("close", 3 + stream) for stream in (0, 1, 2)]
+        calls += [syscalls.unblock_signals(), syscalls.prepared("setsid")]
         if self.inside:
-            os.chdir(files.TMP)
+            calls.append(syscalls.prepared("chdir", ctypes.addressof(_TMP)))
         if self.user is not None:
-            os.setresgid(self.user, self.user, self.user)
-            os.setresuid(self.user, self.user, self.user)
-        syscalls.drop_capabilities()
-        syscalls.die_with_parent()
+            calls += [syscalls.prepared(name, *[self.user] * 3) for name in ("setresgid", "setresuid")]
+        calls += [syscalls.drop_capabilities(), syscalls.die_with_parent()]
+        if self._rules is not None:
+            calls.append(syscalls.landlock_restrict_self(self._rules))
+        if self._filter is not None:
+            calls.append(self._filter.call)
+        return (*calls, *self._limits.calls)  # last: what fails for want of memory from here on is the program's fault
+
+    def expect(self, cpu_ns: int, memory_bytes: int) -> None:
+        """Set the limits of the program that is forked next."""
+        self._limits.set(cpu_ns, memory_bytes, self._mapped)
+
+    def confine(self, server: int) -> None:
+        """Lock this process, a fresh child of ``server``, down for good. Raises OSError if a layer fails."""
+        if self._filter is not None:
+            self._filter.fit(os.getpid())
+        syscalls.make(self._calls)
         if os.getppid() != server:
             os._exit(1)  # it died before it could be told to take us along
-        if self._rules is not None:
-            syscalls.landlock_restrict_self(self._rules)
-        if self._filter is not None:
-            self._filter.apply(os.getpid())
-        for kind, soft_and_hard in resources:  # last: what fails for want of memory from here on is the program's fault
-            setrlimit(kind, soft_and_hard)
 
     def clean(self) -> None:
         """After a program: kill what it started, empty what it could write."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import sys
 
-from .protocol import Request
+from . import syscalls
 
 FILE_BYTES = 16 * 2**20  # largest file a program may write, in its private directory
 DESCRIPTORS = 128  # more than the server's own, below
@@ -15,11 +16,7 @@ THREADS = 64
 STACK_BYTES = 512 * 2**20  # at most; the stack also counts as memory
 
 OWN = range(64, 96)  # the server's descriptors lie here, so that received ones are always 3, 4, 5, …
-CONTROL, JOB, STATUS, CHILD_ENDED, RULES, MAPPED = range(64, 70)
-
-
-Limits = tuple[tuple[int, tuple[int, int]], ...]
-"""Kinds of limits, each with the soft and the hard one."""
+CONTROL, JOB, STATUS, CHILD_ENDED, RULES, MAPPED, PINNED = range(64, 71)
 
 
 def place(descriptor: int, target: int) -> int:
@@ -51,21 +48,26 @@ def apply_lasting(count_threads: bool) -> None:
         _limit(resource.RLIMIT_NPROC, THREADS)
 
 
-def of_program(request: Request, mapped: int) -> Limits:
-    """The limits of one program, which starts with ``mapped`` bytes of address space, as setrlimit takes them.
+class ProgramLimits:
+    """The limits of one program. They are worked out in the server: a child only makes ``calls``."""
 
-    They are worked out in the server: a forked child should touch no more memory than it must.
-    """
-    whole_seconds = -(-request.cpu_ns // 10**9)
-    cpu = min(whole_seconds + 1, _HARD[resource.RLIMIT_CPU])  # a backstop: the server knows the exact time
-    memory = min(mapped + request.memory_bytes, _HARD[resource.RLIMIT_AS])
-    hard = _HARD[resource.RLIMIT_STACK]  # stays as it is: programs like to raise it, and memory bounds it
-    stack = min(request.memory_bytes, STACK_BYTES, hard)
-    return (
-        (resource.RLIMIT_CPU, (cpu, cpu)),
-        (resource.RLIMIT_AS, (memory, memory)),
-        (resource.RLIMIT_STACK, (stack, _as_given(hard))),
-    )
+    def __init__(self) -> None:
+        kinds = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_STACK)
+        self._values = (ctypes.c_uint64 * (2 * len(kinds)))()  # each a struct rlimit: the soft one, the hard one
+        start = ctypes.addressof(self._values)
+        self.calls = tuple(syscalls.prepared("setrlimit", kind, start + 16 * i) for i, kind in enumerate(kinds))
+        self._set = (0, 0, 0)
+
+    def set(self, cpu_ns: int, memory_bytes: int, mapped: int) -> None:
+        """For a program that starts with ``mapped`` bytes of address space."""
+        if self._set == (cpu_ns, memory_bytes, mapped):
+            return
+        self._set = (cpu_ns, memory_bytes, mapped)
+        cpu = min(-(-cpu_ns // 10**9) + 1, _HARD[resource.RLIMIT_CPU])  # a backstop: the server knows the exact time
+        memory = min(mapped + memory_bytes, _HARD[resource.RLIMIT_AS])
+        hard = _HARD[resource.RLIMIT_STACK]  # stays as it is: programs like to raise it, and memory bounds it
+        stack = min(memory_bytes, STACK_BYTES, hard)
+        self._values[:] = [cpu, cpu, memory, memory, stack, _as_given(hard)]
 
 
 _HARD = {
@@ -80,7 +82,7 @@ _HARD = {
 
 
 def _as_given(hard: int) -> int:
-    return resource.RLIM_INFINITY if hard == sys.maxsize else hard
+    return 2**64 - 1 if hard == sys.maxsize else hard  # RLIM_INFINITY
 
 
 def _limit(kind: int, value: int) -> None:

@@ -104,7 +104,7 @@ def _wait_outside(inner: int) -> NoReturn:
 def _inside(readable: Sequence[str], spare: int | None, go: int, said: int) -> None:
     """The first process of the new namespaces: set up, tell the outer process, or die."""
     try:
-        syscalls.die_with_parent()
+        syscalls.make([syscalls.die_with_parent()])
         if os.read(go, 2) != b"go":
             os._exit(1)
         sources = {path: os.open(path, os.O_PATH) for path in (*readable, *files.DEVICES)}
@@ -112,7 +112,7 @@ def _inside(readable: Sequence[str], spare: int | None, go: int, said: int) -> N
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-            syscalls.die_with_parent()  # changing the user undid it
+            syscalls.make([syscalls.die_with_parent()])  # changing the user undid it
         limits.open_mapped()
         _build_root(sources)
         syscalls.set_host_name(b"sandbox")

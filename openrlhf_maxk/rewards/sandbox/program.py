@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import contextlib
 import errno
 import gc
-import marshal
 import os
 import sys
+from collections.abc import Callable
+from marshal import dumps, loads
+from posix import _exit, closerange, pread, pwrite
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from . import calls
+from .limits import JOB, OWN, STATUS
 from .protocol import Stage
 
 
-def run(job_file: int, status_file: int, own: range) -> NoReturn:
-    """Run the job and exit. ``own`` are the server's descriptors, closed before a line of the program runs."""
+def run(job_bytes: int, leave: Callable[[int], object] = _exit) -> NoReturn:
+    """Run the job, which is so long, and ``leave``. The server's descriptors are closed before a line of it runs."""
     try:
-        job = marshal.loads(_read(job_file))
-        codes = marshal.loads(job["code"]) if job["code"] else _compile(job)
+        job = loads(pread(JOB, job_bytes, 0))
+        code = job["code"]
+        codes = loads(code) if code else _compile(job)
     except MemoryError:
         _out_of_memory()
     except BaseException as error:  # not only SyntaxError: the compiler has many ways to refuse a text
-        os.pwrite(status_file, Stage.COMPILE_ERROR, 0)
+        pwrite(STATUS, Stage.COMPILE_ERROR, 0)
         _report(error.with_traceback(None))
-        _end(1)
-    os.pwrite(status_file, Stage.COMPILED, 0)
+        _end(1, leave)
+    pwrite(STATUS, Stage.COMPILED, 0)
     if job["keep_code"]:
-        _keep(status_file, codes)
-    os.closerange(own.start, own.stop)
-    _end(_execute(job, codes))
-
-
-def _read(descriptor: int) -> bytes:
-    size = os.fstat(descriptor).st_size
-    return os.pread(descriptor, size, 0)
+        _keep(codes)
+    closerange(OWN.start, OWN.stop)
+    _end(_execute(job, codes), leave)
 
 
 def _compile(job: dict[str, Any]) -> list[CodeType]:
@@ -45,15 +43,15 @@ def _compile(job: dict[str, Any]) -> list[CodeType]:
     return [compile(source, name, "exec", dont_inherit=True) for name, source in sources if source]
 
 
-def _keep(status_file: int, codes: list[CodeType]) -> None:
+def _keep(codes: list[CodeType]) -> None:
     """Hand the code to the tests that follow; what is too large for it is compiled again by each."""
     try:
-        whole = marshal.dumps(codes)
-        if os.pwrite(status_file, whole, len(Stage.COMPILED)) == len(whole):
+        whole = dumps(codes)
+        if pwrite(STATUS, whole, len(Stage.COMPILED)) == len(whole):
             return
     except (OSError, ValueError, MemoryError):
         pass
-    os.ftruncate(status_file, len(Stage.COMPILED))
+    os.ftruncate(STATUS, len(Stage.COMPILED))
 
 
 def _execute(job: dict[str, Any], codes: list[CodeType]) -> int:
@@ -114,7 +112,7 @@ def _print(text: str) -> None:
 
 def _out_of_memory() -> NoReturn:
     os.write(2, b"MemoryError\n")
-    os._exit(1)
+    _exit(1)
 
 
 def _finalize(namespace: dict[str, Any], status: int) -> int:
@@ -141,7 +139,10 @@ def _finalize(namespace: dict[str, Any], status: int) -> int:
     return status
 
 
-def _end(status: int) -> NoReturn:
-    with contextlib.suppress(BaseException):
+def _end(status: int, leave: Callable[[int], object]) -> NoReturn:
+    try:  # noqa: SIM105 - a context manager would cost every program some pages
         sys.stderr.flush()
-    os._exit(status)
+    except BaseException:
+        pass
+    leave(status)
+    raise AssertionError("not reached")

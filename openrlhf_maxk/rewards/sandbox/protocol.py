@@ -16,7 +16,7 @@ from typing import NamedTuple  # not dataclasses: what they import makes every f
 LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
 """What can be switched off for a test of the others. no_new_privs and resource limits are always on."""
 
-REQUEST = struct.Struct("<cxxxxxxxQQQQ")  # kind, cpu ns, idle ns, wall ns, memory bytes
+REQUEST = struct.Struct("<cxxxxxxxQQQQQ")  # kind, bytes of the job, cpu ns, idle ns, wall ns, memory bytes
 REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
 RUN, KILL = b"R", b"K"
 
@@ -51,12 +51,8 @@ class Request(NamedTuple):
     wall_ns: int
     memory_bytes: int
 
-    def pack(self) -> bytes:
-        return REQUEST.pack(RUN, *self)
-
-    @classmethod
-    def unpack(cls, message: bytes) -> Request:
-        return cls(*REQUEST.unpack(message)[1:])
+    def pack(self, job_bytes: int) -> bytes:
+        return REQUEST.pack(RUN, job_bytes, *self)
 
 
 class Reply(NamedTuple):
@@ -67,9 +63,6 @@ class Reply(NamedTuple):
     certain: bool
     cpu_ns: int
     wall_ns: int
-
-    def pack(self) -> bytes:
-        return REPLY.pack(*self)
 
     @classmethod
     def unpack(cls, message: bytes) -> Reply:

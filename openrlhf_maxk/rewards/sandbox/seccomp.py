@@ -123,19 +123,21 @@ class Filter:
 
     def __init__(self, own_files: bool) -> None:
         program = build(self._PLACES[0], own_files)
-        self._words = (ctypes.c_uint32 * (len(program) // 4)).from_buffer_copy(program)
         code = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
         own, negated = ([2 * i + 1 for i, c in enumerate(code) if c[0] == _EQUAL and c[3] == p] for p in self._PLACES)
         self._own, self._negated = tuple(own), tuple(negated)
-        header = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(self._words))
+        self._memory = bytearray(program)
+        self._words = memoryview(self._memory).cast("I")
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        header = struct.pack("HxxxxxxQ", len(code), address)
         self._header = ctypes.create_string_buffer(header, len(header))
-        self._address = ctypes.addressof(self._header)
+        self.call = syscalls.seccomp_filter(ctypes.addressof(self._header))
+        """Filters the process that makes it, for good. Needs no_new_privs."""
 
-    def apply(self, process: int) -> None:
-        """Filter this process, whose id is ``process``, for good. Needs no_new_privs. Raises OSError."""
+    def fit(self, process: int) -> None:
+        """Make it the filter of the process whose id is ``process``."""
         words = self._words
         for place in self._own:
             words[place] = process
         for place in self._negated:
-            words[place] = -process
-        syscalls.seccomp_filter(self._address)
+            words[place] = 2**32 - process

@@ -10,10 +10,10 @@ import _signal
 import _socket
 import os
 import select
-import time
+from time import clock_gettime_ns, monotonic_ns
 from typing import NoReturn
 
-from .protocol import REQUEST, KilledBy, Reply, Request
+from .protocol import REPLY, REQUEST, KilledBy
 
 _LONGEST_SLEEP = 0.2  # seconds between two looks: a program with many threads uses CPU time faster than wall time
 _UNKNOWN_IDLE_FACTOR = 3  # how much longer to wait where the kernel does not say how long a program queued
@@ -29,21 +29,21 @@ class Supervisor:
         self._poll.register(control.fileno(), select.POLLIN)
         self._poll.register(child_ended, select.POLLIN)
 
-    def watch(self, child: int, request: Request) -> Reply:
-        """Wait for ``child`` to end, ending it when it reaches a limit of ``request``."""
-        start = time.monotonic_ns()
+    def watch(self, child: int, cpu_limit_ns: int, idle_limit_ns: int, wall_limit_ns: int) -> bytes:
+        """Wait for ``child`` to end, ending it when it reaches a limit; returns the reply to the client."""
+        start = monotonic_ns()
         killed_by, certain = KilledBy.NOBODY, True
         cpu_ns = wall_ns = 0
         while True:
-            left = max(min(request.cpu_ns - cpu_ns, request.wall_ns - wall_ns) / 1e9, 0.001)
+            left = max(min(cpu_limit_ns - cpu_ns, wall_limit_ns - wall_ns) / 1e9, 0.001)
             ready = [descriptor for descriptor, _ in self._poll.poll(min(left, _LONGEST_SLEEP) * 1000)]
             if self._child_ended in ready:
                 os.read(self._child_ended, 128)
             ended, status, usage = os.wait4(child, os.WNOHANG)
-            wall_ns = time.monotonic_ns() - start
+            wall_ns = monotonic_ns() - start
             if ended:
                 cpu_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
-                return Reply(status, killed_by, certain, cpu_ns, wall_ns)
+                return REPLY.pack(status, killed_by, certain, cpu_ns, wall_ns)
             cpu_ns = _cpu_ns(child)
             if killed_by is not KilledBy.NOBODY:
                 continue
@@ -51,11 +51,11 @@ class Supervisor:
                 if not self._control.recv(REQUEST.size):
                     _abandon(child)
                 killed_by = KilledBy.CLIENT
-            elif cpu_ns >= request.cpu_ns:
+            elif cpu_ns >= cpu_limit_ns:
                 killed_by = KilledBy.CPU_LIMIT
-            elif wall_ns - cpu_ns >= request.idle_ns:
-                killed_by, certain = _idle(child, wall_ns - cpu_ns, request.idle_ns)
-            if killed_by is KilledBy.NOBODY and wall_ns >= request.wall_ns:
+            elif wall_ns - cpu_ns >= idle_limit_ns:
+                killed_by, certain = _idle(child, wall_ns - cpu_ns, idle_limit_ns)
+            if killed_by is KilledBy.NOBODY and wall_ns >= wall_limit_ns:
                 killed_by, certain = KilledBy.WALL_LIMIT, False
             if killed_by is not KilledBy.NOBODY:
                 os.kill(child, _signal.SIGKILL)
@@ -64,7 +64,7 @@ class Supervisor:
 def _cpu_ns(process: int) -> int:
     """CPU time of a process and all its threads; the clock's number is that of clock_getcpuclockid(3)."""
     try:
-        return time.clock_gettime_ns((~process << 3) | 2)
+        return clock_gettime_ns((~process << 3) | 2)
     except OSError:
         return 0  # it has just ended: the next wait tells
 

@@ -1,14 +1,10 @@
-"""The system calls that Python's standard library does not offer, through ctypes.
-
-Functions get their argument types and buffers here, once: a call in a forked child then builds no object, and touches
-few pages that would have to be copied. That is most of what a lock-down costs.
-"""
+"""The system calls that Python's standard library does not offer, through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MACHINE = os.uname().machine
@@ -17,6 +13,7 @@ SUPPORTED = MACHINE in ("x86_64", "aarch64")
 _X86 = MACHINE == "x86_64"
 _CLONE = 56 if _X86 else 220
 _PIVOT_ROOT = 155 if _X86 else 41
+_IO_URING_SETUP, _IO_URING_REGISTER = 425, 427
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
@@ -40,23 +37,76 @@ def _function(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Callabl
 
 _syscall = _function("syscall", *[_long] * 7, result=_long)
 _prctl = _function("prctl", ctypes.c_int, *[_ulong] * 4)
-_capset = _function("capset", _pointer, _pointer)
 _mount = _function("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _function("umount2", _text, ctypes.c_int)
 _sethostname = _function("sethostname", _text, ctypes.c_size_t)
 _waitid = _function("waitid", ctypes.c_int, ctypes.c_uint, _pointer, ctypes.c_int)
 _signalfd = _function("signalfd", ctypes.c_int, _pointer, ctypes.c_int)
 
-fork = _function("fork")
+_plain = ctypes.PyDLL(None)
+
+fork = _plain["fork"]
 """fork(2) without Python's hooks.
 
 The server has one thread, so the hooks mend nothing; they touch a hundred pages that would be copied, and reseed
 ``random``, whose state is to be the same for every run.
 """
 
+Call = tuple[Callable[..., int], tuple[Any, ...]]
+"""A system call with its arguments, to be made later by :func:`make`."""
+
 _capability_header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
 _no_capabilities = (ctypes.c_uint32 * 6)()
-_CAPABILITY_HEADER, _NO_CAPABILITIES = ctypes.addressof(_capability_header), ctypes.addressof(_no_capabilities)
+_no_signals = (ctypes.c_ulong * 16)()
+
+
+def prepared(name: str, *arguments: int) -> Call:
+    """A call of the C library's function ``name`` with integers or addresses, made ready.
+
+    A forked child that makes it builds no object and looks nothing up, so it touches few pages that would have to be
+    copied. That is most of what a lock-down costs.
+    """
+    return _plain[name], tuple(_long(argument) for argument in arguments)
+
+
+def make(calls: Sequence[Call]) -> None:
+    """Make prepared calls one after the other. Raises OSError, naming the first that fails."""
+    for function, arguments in calls:
+        if function(*arguments) < 0:
+            raise _plain_failure(function)
+
+
+def _plain_failure(function: Any) -> OSError:
+    where = _plain["__errno_location"]
+    where.restype = ctypes.POINTER(ctypes.c_int)
+    code = where().contents.value
+    return OSError(code, f"{function.__name__}: {os.strerror(code)}")
+
+
+def drop_capabilities() -> Call:
+    """Give up every capability, for good."""
+    return prepared("capset", ctypes.addressof(_capability_header), ctypes.addressof(_no_capabilities))
+
+
+def die_with_parent() -> Call:
+    """Be killed when the parent dies. Changing user or capabilities undoes it."""
+    return prepared("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+
+
+def landlock_restrict_self(rules: int) -> Call:
+    """Apply a Landlock ruleset to this process."""
+    return prepared("syscall", LANDLOCK_RESTRICT_SELF, rules, 0)
+
+
+def seccomp_filter(program: int) -> Call:
+    """Install the filter whose sock_fprog lies at address ``program``."""
+    return prepared("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0)
+
+
+def unblock_signals() -> Call:
+    """Let every signal through."""
+    how = 2  # SIG_SETMASK
+    return prepared("sigprocmask", how, ctypes.addressof(_no_signals), 0)
 
 
 def _failed(name: str) -> OSError:
@@ -75,28 +125,15 @@ def syscall(number: int, *arguments: int) -> int:
     return _check(_syscall(number, *arguments, *[0] * (6 - len(arguments))), f"system call {number}")
 
 
-def landlock_restrict_self(rules: int) -> None:
-    """Apply a Landlock ruleset to this process. Raises OSError."""
-    if _syscall(LANDLOCK_RESTRICT_SELF, rules, 0, 0, 0, 0, 0) < 0:
-        raise _failed("landlock_restrict_self")
+def io_uring() -> int:
+    """The descriptor of a new io_uring. Raises OSError."""
+    parameters = (ctypes.c_uint32 * 30)()
+    return syscall(_IO_URING_SETUP, 1, ctypes.addressof(parameters))
 
 
-def seccomp_filter(program: int) -> None:
-    """Install the filter whose sock_fprog lies at address ``program``. Raises OSError."""
-    if _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) < 0:
-        raise _failed("seccomp filter")
-
-
-def drop_capabilities() -> None:
-    """Give up every capability, for good. Raises OSError."""
-    if _capset(_CAPABILITY_HEADER, _NO_CAPABILITIES) < 0:
-        raise _failed("capset")
-
-
-def die_with_parent() -> None:
-    """Be killed when the parent dies. Changing user or capabilities undoes it. Raises OSError."""
-    if _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0) < 0:
-        raise _failed("prctl(PR_SET_PDEATHSIG)")
+def io_uring_register(ring: int, what: int, address: int, count: int) -> None:
+    """Register buffers and the like. Raises OSError."""
+    syscall(_IO_URING_REGISTER, ring, what, address, count)
 
 
 def has_children() -> bool:
@@ -114,9 +151,9 @@ def no_new_privileges() -> None:
     _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
-def hide_from_others() -> None:
-    """Nobody without privilege may trace this process or read its memory and environment. Raises OSError."""
-    _check(_prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+def show_to_owner(shown: bool) -> None:
+    """Whether processes of the same user may trace this one and read its memory maps. Raises OSError."""
+    _check(_prctl(_PR_SET_DUMPABLE, int(shown), 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
 
 def clone(flags: int) -> int:
