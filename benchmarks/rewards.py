@@ -2,9 +2,10 @@
 
     python benchmarks/rewards.py
 
-- **manager**: a ``multiprocessing.Manager`` and a ``Process`` a sample, which executes the program on all tests in
-  one process, with nothing but a timeout around it. Workers are slim processes: a parent that has loaded a model
-  library forks more slowly.
+- **manager**: a ``multiprocessing.Manager`` with two lists and a ``Process`` a sample, which executes the program on
+  all tests in one process, with nothing but a timeout around it; in workers that have loaded PyTorch, which is where
+  trainers call their rewards (verl's ``prime_code``, and the graders of APPS and LiveCodeBench that it follows).
+- **slim manager**: the same in workers that have loaded nothing, which fork faster.
 - **fresh**: a fresh ``python`` a test, with pipes and a timeout.
 - **executor**: ours; every test in a process of its own, locked down by all layers that this machine offers.
 
@@ -72,7 +73,11 @@ def programs(count: int, loops: int) -> list[str]:
 # --- the usual ways ---------------------------------------------------------------------------------------------------
 
 
-def _execute_in_process(results: list[bool], source: str, tests: int) -> None:
+def _load_torch() -> None:
+    import torch  # noqa: F401
+
+
+def _execute_in_process(results: list[bool], metadata: list[dict[str, str]], source: str, tests: int) -> None:
     for _ in range(tests):
         output = io.StringIO()
         sys.stdin = io.StringIO(INPUT)
@@ -82,18 +87,19 @@ def _execute_in_process(results: list[bool], source: str, tests: int) -> None:
             results.append(output.getvalue().split() == OUTPUT.split())
         except BaseException:
             results.append(False)
+    metadata.append({})
 
 
 def _with_manager(job: tuple[str, int]) -> bool:
     source, tests = job
     with multiprocessing.Manager() as manager:
-        results = manager.list()
-        process = multiprocessing.Process(target=_execute_in_process, args=(results, source, tests))
+        results, metadata = manager.list(), manager.list()
+        process = multiprocessing.Process(target=_execute_in_process, args=(results, metadata, source, tests))
         process.start()
         process.join(timeout=10 * tests)
         if process.is_alive():
             process.kill()
-        return list(results) == [True] * tests
+        return list(results) == [True] * tests and len(metadata) == 1
 
 
 def _with_fresh_python(job: tuple[str, int]) -> bool:
@@ -112,13 +118,15 @@ Runner = Callable[[list[str], int], list[bool]]
 
 @contextlib.contextmanager
 def runners(cores: int) -> Iterator[dict[str, Runner]]:
-    """The three ways, started and warm."""
+    """The four ways, started and warm."""
     context = multiprocessing.get_context("fork")
     with (
-        ProcessPoolExecutor(cores, mp_context=context) as processes,
+        ProcessPoolExecutor(cores, mp_context=context) as slim,
+        ProcessPoolExecutor(cores, mp_context=context, initializer=_load_torch) as loaded,
         ThreadPoolExecutor(cores) as threads,
     ):
-        list(processes.map(_with_manager, [(PROGRAM.format(loops=1, number=0), 1)] * cores))  # forks before our threads
+        for pool in (slim, loaded):  # these fork before we have threads
+            list(pool.map(_with_manager, [(PROGRAM.format(loops=1, number=0), 1)] * cores))
         with Executor(cores=cores) as executor:
 
             def run(sources: list[str], tests: int) -> list[bool]:
@@ -128,7 +136,8 @@ def runners(cores: int) -> Iterator[dict[str, Runner]]:
             run(programs(4 * cores, 1), 1)
             yield {
                 "executor": run,
-                "manager": lambda sources, tests: list(processes.map(_with_manager, [(s, tests) for s in sources])),
+                "manager": lambda sources, tests: list(loaded.map(_with_manager, [(s, tests) for s in sources])),
+                "slim manager": lambda sources, tests: list(slim.map(_with_manager, [(s, tests) for s in sources])),
                 "fresh": lambda sources, tests: list(threads.map(_with_fresh_python, [(s, tests) for s in sources])),
             }
 
@@ -148,8 +157,8 @@ def seconds(run: Runner, sources: list[str], tests: int) -> float:
 
 def compare(cores: int, count: int, tests: int, rounds: int, loops: int) -> dict[str, list[float]]:
     """Seconds a test in each round, by way."""
-    taken: dict[str, list[float]] = {"executor": [], "manager": [], "fresh": []}
     with runners(cores) as ways:
+        taken: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, run in ways.items():
                 share = count if name == "executor" else max(cores, count // 8)  # they are slow: fewer will do
@@ -164,7 +173,7 @@ def show_comparison(cores: int, count: int, tests: int, rounds: int, loops: int)
     for name, values in taken.items():
         ratios = [theirs / ours for theirs, ours in zip(values, taken["executor"], strict=True)]
         target = TARGETS.get((name, tests))
-        line = f"  {name:9} {1000 * statistics.median(values):8.2f}"
+        line = f"  {name:12} {1000 * statistics.median(values):8.2f}"
         if name != "executor":
             line += f"   {statistics.median(ratios):5.1f} times ours"
         if target:
