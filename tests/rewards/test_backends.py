@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,8 @@ from openrlhf_maxk.rewards.executor import Executor, SandboxUnavailableError
 from openrlhf_maxk.rewards.once import RunOnce
 from openrlhf_maxk.rewards.runner import check_name, is_remote, open_runner
 from openrlhf_maxk.rewards.verdict import ProgramResult, TestResult, Verdict
+
+from .places import as_nobody, copy_package, reachable_python
 
 SHORT = Limits(cpu_seconds=0.5, memory_bytes=2**27, output_bytes=2**16)
 SUM = Problem("sum", "", (Test("1 2\n", "3\n"), Test("5 6\n", "11\n")), limits=SHORT)
@@ -98,6 +102,40 @@ def test_bubblewraps_containers_hold(bubblewrap, tmp_path, program):
     (test,) = bubblewrap.run(filled, Problem("attack", "", (Test("", ""),), limits=SHORT)).tests
     assert test.verdict is Verdict.CRASHED, test
     assert not (tmp_path / "new").exists()
+
+
+AS_NOBODY = """
+from openrlhf_maxk.problems.record import Problem, Test
+from openrlhf_maxk.rewards.bubblewrap import BubblewrapExecutor
+
+with BubblewrapExecutor(1) as executor:
+    for program in ("print(sum(map(int, input().split())))", "open('/etc/passwd').read()", "import os; os.fork()"):
+        (test,) = executor.run(program, Problem("sum", "", (Test("1 2", "3"),))).tests
+        print(test.verdict, test.detail)
+"""
+
+
+@needs_bubblewrap
+@pytest.mark.skipif(os.geteuid() != 0, reason="the tests above are run by an ordinary user")
+@pytest.mark.usefixtures("bubblewrap")
+def test_bubblewrap_for_an_ordinary_user():
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        copy_package(Path(directory))
+        environment = {"PYTHONPATH": directory, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [reachable_python(), "-c", AS_NOBODY],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            **as_nobody(),
+        )
+    assert done.stdout.splitlines() == [
+        "passed ",
+        "crashed FileNotFoundError: [Errno 2] No such file or directory: '/etc/passwd'",
+        "crashed PermissionError: [Errno 1] Operation not permitted",
+    ], done.stderr
     assert verdicts(bubblewrap.run(PROGRAMS[0][1], SUM)) == ["passed", "passed"]
 
 
