@@ -200,7 +200,7 @@ def run_job(lane: Lane, job: Job, unsafe: bool) -> Outcome:
 def _doubtful(outcome: Outcome, job: Job) -> bool:
     """Whether a busy machine, or somebody else's SIGKILL (the kernel's, short of memory), may have ended the run."""
     if outcome.reply.killed_by in (KilledBy.IDLE_LIMIT, KilledBy.WALL_LIMIT):
-        return not outcome.reply.certain or outcome.starved
+        return not outcome.reply.certain
     unasked = outcome.reply.killed_by is KilledBy.NOBODY and outcome.reply.status == signal.SIGKILL
     return unasked and outcome.reply.cpu_ns < job.request.cpu_ns
 

@@ -198,7 +198,6 @@ def outcome_of(answer: Any, limits: Limits) -> Outcome:
         stderr=stderr,
         results=b"",
         overflow=max(len(stdout), len(stderr)) > limits.output_bytes or max(len(stdout), len(stderr)) >= CUT_BYTES,
-        starved=False,
     )
 
 

@@ -241,9 +241,51 @@ def test_verdicts_do_not_depend_on_load() -> None:
     cores = len(os.sched_getaffinity(0))
     for others in (0, 8 * cores):
         with load(others), Executor(cores=cores) as executor:
-            for _ in range(3):
+            for _ in range(5):
                 results = executor.run_many([(program, problem) for program in programs])
                 assert [result.tests[0].verdict for result in results] == list(programs.values())
+
+
+CLIENT = """
+from openrlhf_maxk.problems.record import Limits, Problem, Test
+from openrlhf_maxk.rewards.executor import Executor
+
+limits = Limits(cpu_seconds=0.25)
+problem = Problem("echo", "", (Test("x" * 400_000, "x" * 400_000),), limits=limits)
+with Executor(cores=1) as executor:
+    print("started", flush=True)
+    (test,) = executor.run("import sys\\nprint(sys.stdin.read())", problem).tests
+    print(test.verdict, test.detail, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_client_that_is_kept_from_its_work_changes_no_verdict() -> None:
+    """The client is stopped for longer than the idle limit, again and again, between two pipes full of data."""
+    client = subprocess.Popen([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "started\n"
+    stopped = 0
+    while client.poll() is None:
+        client.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        client.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+        stopped += 1
+    assert client.stdout.read() == "passed \n"
+    assert stopped > 3, "it was never kept waiting"
+
+
+@pytest.mark.parametrize(
+    ("program", "stdin"), [("", "x" * 10**6), ("print('x' * 300_000, flush=True)\n", ""), ("input()\n", "x\n" * 10**6)]
+)
+def test_a_sleeper_is_not_taken_for_one_that_waits_for_us(program: str, stdin: str) -> None:
+    limits = Limits(cpu_seconds=0.25)
+    with Executor(cores=1) as executor:
+        (test,) = executor.run(
+            program + "import time\ntime.sleep(60)", Problem("s", "", (Test(stdin, ""),), limits=limits)
+        ).tests
+    assert test.verdict is Verdict.WALL_TIMEOUT
 
 
 def fuzzed_text(chooser: random.Random) -> str:

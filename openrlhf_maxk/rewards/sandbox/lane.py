@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .protocol import KILL, REPLY, Reply, Request, Stage
+from .protocol import ASK, IDLE, KILL, REPLY, WAITED, Reply, Request, Stage
 from .streams import Streams
 
 _START_SECONDS = 120.0  # a busy machine starts slowly
@@ -57,7 +57,6 @@ class Outcome:
     stderr: bytes
     results: bytes
     overflow: bool  # more came out than allowed
-    starved: bool  # the program may have waited for this process to feed or drain it
     code: bytes = b""  # what COMPILED was followed by
     message: str = ""  # what NOT_CONFINED was followed by
 
@@ -141,7 +140,7 @@ class Lane:
             except OSError as error:
                 self.stop()
                 raise LaneError(f"the fork server died: {error}") from error
-            starved = streams.finish()
+            streams.finish()
             outputs = [output.first(job.output_bytes) for output in streams.outputs]
             overflow = streams.overflow
         status = os.pread(self._status, os.fstat(self._status).st_size, 0)
@@ -153,7 +152,6 @@ class Lane:
             stderr=outputs[1],
             results=outputs[2] if job.with_results else b"",
             overflow=overflow,
-            starved=starved,
             code=b"" if failed else status[1:],
             message=status[1:].decode(errors="replace") if failed else "",
         )
@@ -182,6 +180,9 @@ class Lane:
             for descriptor, _ in streams.poll.poll(left * 1000):
                 if descriptor == control:
                     message = self._control.recv(REPLY.size)
+                    if message == ASK:
+                        self._control.send(WAITED if streams.held_up(request.idle_ns / 2e9) else IDLE)
+                        break
                     if len(message) != REPLY.size:
                         raise OSError("end of file")
                     return Reply.unpack(message)

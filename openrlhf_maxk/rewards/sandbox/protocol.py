@@ -19,6 +19,8 @@ LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
 REQUEST = struct.Struct("<cxxxxxxxQQQQQ")  # kind, bytes of the job, cpu ns, idle ns, wall ns, memory bytes
 REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
 RUN, KILL = b"R", b"K"
+ASK, IDLE, WAITED = b"?", b"I", b"W"
+"""The server asks before it ends an idle program; the client says that it is idle, or that it waited for the client."""
 
 
 class KilledBy(IntEnum):

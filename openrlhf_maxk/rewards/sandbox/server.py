@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from . import limits, program, rehearsal, syscalls
 from .layers import Layers
 from .limits import CHILD_ENDED, CONTROL, JOB, OWN, STATUS
-from .protocol import KILL, REQUEST, Stage
+from .protocol import REQUEST, RUN, Stage
 from .supervisor import Supervisor
 
 
@@ -98,8 +98,8 @@ class Server:
             message, descriptors = self._receive()
             if not message:
                 return
-            if message[:1] == KILL:
-                continue  # for a run that has already ended
+            if message[:1] != RUN:
+                continue  # about a run that has already ended
             _, job_bytes, cpu_ns, idle_ns, wall_ns, memory_bytes = REQUEST.unpack(message)
             self.layers.expect(cpu_ns, memory_bytes)
             child = syscalls.fork()

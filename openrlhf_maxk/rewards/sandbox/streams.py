@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import math
 import os
 import select
+import termios
+import time
 
 CHUNK = 2**16  # what a pipe holds
+_FULL = CHUNK // 2  # or half of it, where each write begins a new page
 
 
 class Output:
@@ -16,16 +21,16 @@ class Output:
         self.size = 0
         self._chunks: list[bytes] = []
 
-    def read(self) -> bool:
-        """Take what is there, at most one chunk. Returns whether there was something."""
+    def read(self) -> int:
+        """Take what is there, at most one chunk. Returns its size."""
         try:
             chunk = os.read(self.descriptor, CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         if chunk:
             self._chunks.append(chunk)
             self.size += len(chunk)
-        return bool(chunk)
+        return len(chunk)
 
     def first(self, size: int) -> bytes:
         return b"".join(self._chunks)[:size]
@@ -44,6 +49,7 @@ class Streams:
         self.theirs: list[int] = []
         self._open: set[int] = set()
         self._left = memoryview(stdin)
+        self._held_up = -math.inf  # when the program may last have waited for us
         try:
             self._input = self._pipe(ours_writes=True)
             self.outputs = [Output(self._pipe(ours_writes=False)) for _ in range(3 if with_results else 2)]
@@ -80,10 +86,18 @@ class Streams:
             self._feed()
             if descriptor not in self._open:
                 self.poll.unregister(descriptor)
-        elif not self._by_descriptor[descriptor].read() or self.overflow:
+        elif not self._read(self._by_descriptor[descriptor]) or self.overflow:
             self.poll.unregister(descriptor)
 
+    def _read(self, output: Output) -> int:
+        size = output.read()
+        if size >= _FULL:
+            self._held_up = time.monotonic()
+        return size
+
     def _feed(self) -> None:
+        if self._left and not _bytes_in(self._input):
+            self._held_up = time.monotonic()
         try:
             while self._left:
                 self._left = self._left[os.write(self._input, self._left) :]
@@ -93,15 +107,22 @@ class Streams:
             self._left = self._left[:0]  # the program has closed its input: its choice
         self._close(self._input)
 
-    def finish(self) -> bool:
-        """Take the rest, once the program is dead. Returns whether it may have waited for us."""
-        starved = bool(self._left)
+    def held_up(self, seconds: float) -> bool:
+        """Do what can be done now. Returns whether the program may have waited for us in the last ``seconds``."""
         for output in self.outputs:
-            before = output.size
+            if not self.overflow:
+                self._read(output)
+        if self._input in self._open:
+            self._feed()
+            if self._input not in self._open:
+                self.poll.unregister(self._input)
+        return time.monotonic() - self._held_up < seconds
+
+    def finish(self) -> None:
+        """Take the rest, once the program is dead."""
+        for output in self.outputs:
             while not self.overflow and output.read():
                 pass
-            starved = starved or output.size - before >= CHUNK
-        return starved
 
     def _close(self, descriptor: int) -> None:
         if descriptor in self._open:
@@ -112,3 +133,7 @@ class Streams:
         """Close what is still open."""
         for descriptor in list(self._open):
             self._close(descriptor)
+
+
+def _bytes_in(pipe: int) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), "little")

@@ -1,7 +1,8 @@
 """Watching one program: when to kill it, and what its end says.
 
 CPU time decides. A program that uses none is ended for being idle, and idle time is what neither ran nor waited for a
-core: wall time less CPU time less the time its threads stood in the run queue. So a busy machine changes no verdict.
+core: wall time less CPU time less the time its threads stood in the run queue. Before that, the client is asked whether
+the program waited for it: to take its output, or to send more input. So a busy machine changes no verdict.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 from time import clock_gettime_ns, monotonic_ns
 from typing import NoReturn
 
-from .protocol import REPLY, REQUEST, KilledBy
+from .protocol import ASK, IDLE, KILL, REPLY, REQUEST, WAITED, KilledBy
 
 _LONGEST_SLEEP = 0.2  # seconds between two looks: a program with many threads uses CPU time faster than wall time
 _UNKNOWN_IDLE_FACTOR = 3  # how much longer to wait where the kernel does not say how long a program queued
@@ -33,7 +34,8 @@ class Supervisor:
         """Wait for ``child`` to end, ending it when it reaches a limit; returns the reply to the client."""
         start = monotonic_ns()
         killed_by, certain = KilledBy.NOBODY, True
-        cpu_ns = wall_ns = 0
+        cpu_ns = wall_ns = forgiven_ns = 0
+        asked = False
         while True:
             left = max(min(cpu_limit_ns - cpu_ns, wall_limit_ns - wall_ns) / 1e9, 0.001)
             ready = [descriptor for descriptor, _ in self._poll.poll(min(left, _LONGEST_SLEEP) * 1000)]
@@ -47,14 +49,24 @@ class Supervisor:
             cpu_ns = _cpu_ns(child)
             if killed_by is not KilledBy.NOBODY:
                 continue
-            if self._control.fileno() in ready:
-                if not self._control.recv(REQUEST.size):
+            message = self._control.recv(REQUEST.size) if self._control.fileno() in ready else None
+            if message is not None:
+                if not message:
                     _abandon(child)
-                killed_by = KilledBy.CLIENT
+                if message == KILL:
+                    killed_by = KilledBy.CLIENT
+                elif message == IDLE:
+                    killed_by = KilledBy.IDLE_LIMIT
+                elif message == WAITED:
+                    asked = False
+                    forgiven_ns = max(forgiven_ns + idle_limit_ns, _idle_ns(child, wall_ns - cpu_ns)[0])
             elif cpu_ns >= cpu_limit_ns:
                 killed_by = KilledBy.CPU_LIMIT
-            elif wall_ns - cpu_ns >= idle_limit_ns:
-                killed_by, certain = _idle(child, wall_ns - cpu_ns, idle_limit_ns)
+            elif not asked and wall_ns - cpu_ns - forgiven_ns >= idle_limit_ns:
+                idle_ns, certain = _idle_ns(child, wall_ns - cpu_ns)
+                if idle_ns - forgiven_ns >= idle_limit_ns:
+                    self._control.send(ASK)
+                    asked = True
             if killed_by is KilledBy.NOBODY and wall_ns >= wall_limit_ns:
                 killed_by, certain = KilledBy.WALL_LIMIT, False
             if killed_by is not KilledBy.NOBODY:
@@ -69,16 +81,13 @@ def _cpu_ns(process: int) -> int:
         return 0  # it has just ended: the next wait tells
 
 
-def _idle(process: int, not_running_ns: int, limit_ns: int) -> tuple[KilledBy, bool]:
-    """Whether a process that did not run for ``not_running_ns`` is to be ended for it, and whether that is certain."""
+def _idle_ns(process: int, not_running_ns: int) -> tuple[int, bool]:
+    """How long a process has waited for something else than a core, and whether that is certain."""
     try:
         runnable, queued_ns = _queued(process)
     except (OSError, ValueError, IndexError):
-        late = not_running_ns >= _UNKNOWN_IDLE_FACTOR * limit_ns
-        return (KilledBy.IDLE_LIMIT if late else KilledBy.NOBODY), False
-    if runnable or not_running_ns - queued_ns < limit_ns:
-        return KilledBy.NOBODY, True
-    return KilledBy.IDLE_LIMIT, True
+        return not_running_ns // _UNKNOWN_IDLE_FACTOR, False
+    return (0 if runnable else not_running_ns - queued_ns), True
 
 
 def _queued(process: int) -> tuple[bool, int]:
