@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import multiprocessing
 import os
@@ -73,10 +74,6 @@ def programs(count: int, loops: int) -> list[str]:
 # --- the usual ways ---------------------------------------------------------------------------------------------------
 
 
-def _load_torch() -> None:
-    import torch  # noqa: F401
-
-
 def _execute_in_process(results: list[bool], metadata: list[dict[str, str]], source: str, tests: int) -> None:
     for _ in range(tests):
         output = io.StringIO()
@@ -122,7 +119,9 @@ def runners(cores: int) -> Iterator[dict[str, Runner]]:
     context = multiprocessing.get_context("fork")
     with (
         ProcessPoolExecutor(cores, mp_context=context) as slim,
-        ProcessPoolExecutor(cores, mp_context=context, initializer=_load_torch) as loaded,
+        ProcessPoolExecutor(
+            cores, mp_context=context, initializer=importlib.import_module, initargs=("torch",)
+        ) as loaded,
         ThreadPoolExecutor(cores) as threads,
     ):
         for pool in (slim, loaded):  # these fork before we have threads

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import marshal
 from dataclasses import dataclass
 
 from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Test
 from openrlhf_maxk.rewards.sandbox.lane import Job
-from openrlhf_maxk.rewards.sandbox.protocol import Request
+from openrlhf_maxk.rewards.sandbox.protocol import Request, pack_job
 from openrlhf_maxk.rewards.steps import Step, StepKind, steps_of_asserts
 from openrlhf_maxk.rewards.values import encoded_json
 
@@ -97,17 +96,15 @@ def job(prepared: Prepared, index: int, program: str, code: bytes, nonce: str) -
     ``nonce`` is the word that proves that a result is the harness's; a test on standard input needs none.
     """
     problem, test, steps = prepared.problem, prepared.problem.tests[index], prepared.steps[index]
-    payload = {
-        "setup": "" if code else problem.setup_code,
-        "program": "" if code else program,
-        "code": code,
-        "keep_code": not code and len(problem.tests) > 1,
-        "arguments": [""],
-        "steps": None if steps is None else [(str(step.kind), step.source, step.argument) for step in steps],
-        "nonce": nonce,
-    }
     return Job(
-        payload=marshal.dumps(payload),
+        payload=pack_job(
+            program,
+            setup=problem.setup_code,
+            code=code,
+            keep_code=not code and len(problem.tests) > 1,
+            steps=None if steps is None else [(str(step.kind), step.source, step.argument) for step in steps],
+            nonce=nonce,
+        ),
         stdin=text_bytes(test.input) if steps is None else b"",
         request=request(problem.limits),
         output_bytes=problem.limits.output_bytes,
@@ -118,16 +115,9 @@ def job(prepared: Prepared, index: int, program: str, code: bytes, nonce: str) -
 def checker_job(checker: str, test: Test, output: bytes) -> Job:
     """A run of a problem's checker: ``checker.py INPUT EXPECTED OUTPUT``, three files."""
     files = (text_bytes(test.input), text_bytes(test.output), output)
-    payload = {
-        "setup": "",
-        "program": checker,
-        "code": b"",
-        "keep_code": False,
-        "arguments": ["checker.py", *(f"/proc/self/fd/{_FIRST_FILE + i}" for i in range(len(files)))],
-        "steps": None,
-        "nonce": "",
-    }
-    return Job(marshal.dumps(payload), b"", request(CHECKER_LIMITS), CHECKER_LIMITS.output_bytes, files=files)
+    names = [f"/proc/self/fd/{_FIRST_FILE + i}" for i in range(len(files))]
+    payload = pack_job(checker, arguments=["checker.py", *names])
+    return Job(payload, b"", request(CHECKER_LIMITS), CHECKER_LIMITS.output_bytes, files=files)
 
 
 def text_bytes(text: str) -> bytes:

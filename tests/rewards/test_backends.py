@@ -117,7 +117,7 @@ with BubblewrapExecutor(1) as executor:
 
 
 @needs_bubblewrap
-@pytest.mark.skipif(os.geteuid() != 0, reason="the tests above are run by an ordinary user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs all of these tests")
 @pytest.mark.usefixtures("bubblewrap")
 def test_bubblewrap_for_an_ordinary_user():
     with tempfile.TemporaryDirectory() as directory:

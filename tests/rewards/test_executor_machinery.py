@@ -45,7 +45,7 @@ def wait_until_running(executor: Executor, more_than: set[int]) -> set[int]:
         running = sandbox_processes(servers(executor)) - more_than
         if running:
             return running
-        time.sleep(0.0005)
+        time.sleep(0.005)
     raise AssertionError("nothing runs")
 
 

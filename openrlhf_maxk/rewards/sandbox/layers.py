@@ -35,8 +35,7 @@ class Layers:
             self._make_filter()
         syscalls.no_new_privileges()
         limits.apply_lasting(self.user is not None or (self.inside and _counts_threads_by_namespace()))
-        self._limits = limits.ProgramLimits()
-        self._mapped = limits.mapped_bytes()
+        self.limits = limits.ProgramLimits()
         self._calls = self._lock_down()
 
     def _enter_namespaces(self, readable: Sequence[str]) -> bool:
@@ -82,11 +81,7 @@ class Layers:
             calls.append(syscalls.landlock_restrict_self(self._rules))
         if self._filter is not None:
             calls.append(self._filter.call)
-        return (*calls, *self._limits.calls)  # last: what fails for want of memory from here on is the program's fault
-
-    def expect(self, cpu_ns: int, memory_bytes: int) -> None:
-        """Set the limits of the program that is forked next."""
-        self._limits.set(cpu_ns, memory_bytes, self._mapped)
+        return (*calls, *self.limits.calls)  # last: what fails for want of memory from here on is the program's fault
 
     def confine(self, server: int) -> None:
         """Lock this process, a fresh child of ``server``, down for good. Raises OSError if a layer fails."""

@@ -56,15 +56,12 @@ class ProgramLimits:
         self._values = (ctypes.c_uint64 * (2 * len(kinds)))()  # each a struct rlimit: the soft one, the hard one
         start = ctypes.addressof(self._values)
         self.calls = tuple(syscalls.prepared("setrlimit", kind, start + 16 * i) for i, kind in enumerate(kinds))
-        self._set = (0, 0, 0)
+        self._mapped = mapped_bytes()
 
-    def set(self, cpu_ns: int, memory_bytes: int, mapped: int) -> None:
-        """For a program that starts with ``mapped`` bytes of address space."""
-        if self._set == (cpu_ns, memory_bytes, mapped):
-            return
-        self._set = (cpu_ns, memory_bytes, mapped)
+    def set(self, cpu_ns: int, memory_bytes: int) -> None:
+        """Of the program that is forked next."""
         cpu = min(-(-cpu_ns // 10**9) + 1, _HARD[resource.RLIMIT_CPU])  # a backstop: the server knows the exact time
-        memory = min(mapped + memory_bytes, _HARD[resource.RLIMIT_AS])
+        memory = min(self._mapped + memory_bytes, _HARD[resource.RLIMIT_AS])
         hard = _HARD[resource.RLIMIT_STACK]  # stays as it is: programs like to raise it, and memory bounds it
         stack = min(memory_bytes, STACK_BYTES, hard)
         self._values[:] = [cpu, cpu, memory, memory, stack, _as_given(hard)]

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from marshal import dumps, loads
-from posix import _exit, closerange, pread, pwrite
+from os import _exit, closerange, pread, pwrite
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
@@ -19,7 +19,7 @@ from .limits import JOB, OWN, STATUS
 from .protocol import Stage
 
 
-def run(job_bytes: int, leave: Callable[[int], object] = _exit) -> NoReturn:
+def run(job_bytes: int, leave: Callable[[int], NoReturn]) -> NoReturn:
     """Run the job, which is so long, and ``leave``. The server's descriptors are closed before a line of it runs."""
     try:
         job = loads(pread(JOB, job_bytes, 0))
@@ -139,10 +139,8 @@ def _finalize(namespace: dict[str, Any], status: int) -> int:
     return status
 
 
-def _end(status: int, leave: Callable[[int], object]) -> NoReturn:
-    try:  # noqa: SIM105 - a context manager would cost every program some pages
+def _end(status: int, leave: Callable[[int], NoReturn]) -> NoReturn:
+    try:
         sys.stderr.flush()
-    except BaseException:
-        pass
-    leave(status)
-    raise AssertionError("not reached")
+    finally:  # whatever the program has put there
+        leave(status)

@@ -9,7 +9,9 @@ program or test.
 
 from __future__ import annotations
 
+import marshal
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple  # not dataclasses: what they import makes every fork dearer
 
@@ -21,6 +23,34 @@ REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wa
 RUN, KILL = b"R", b"K"
 ASK, IDLE, WAITED = b"?", b"I", b"W"
 """The server asks before it ends an idle program; the client says that it is idle, or that it waited for the client."""
+
+
+def pack_job(
+    program: str,
+    *,
+    setup: str = "",
+    code: bytes = b"",
+    keep_code: bool = False,
+    arguments: Sequence[str] = ("",),
+    steps: Sequence[tuple[str, str, str]] | None = None,
+    nonce: str = "",
+) -> bytes:
+    """What the child runs: ``program`` after ``setup``, or both as ``code``, compiled by an earlier run.
+
+    ``steps`` (kind, source, argument) are taken in the program's namespace afterwards; their results are sent with
+    ``nonce``, the word that proves that a result is the harness's. Without steps it is a whole program.
+    """
+    return marshal.dumps(
+        {
+            "setup": "" if code else setup,
+            "program": "" if code else program,
+            "code": code,
+            "keep_code": keep_code,
+            "arguments": list(arguments),
+            "steps": None if steps is None else list(steps),
+            "nonce": nonce,
+        }
+    )
 
 
 class KilledBy(IntEnum):

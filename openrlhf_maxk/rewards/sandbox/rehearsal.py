@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import _signal
 import ctypes
-import marshal
 import os
 import resource
 import struct
+from typing import NoReturn
 
 from . import limits, syscalls
+from .protocol import pack_job
 
-JOB = marshal.dumps(
-    {
-        "setup": "",
-        "program": """\
+JOB = pack_job(
+    """\
 import sys
 
 def totals(numbers):
@@ -35,13 +34,7 @@ def totals(numbers):
 first, *rest = map(int, input().split())
 lines = [line.strip() for line in sys.stdin]
 print(first, len(lines), *totals(rest))
-""",
-        "code": b"",
-        "keep_code": False,
-        "arguments": [""],
-        "steps": None,
-        "nonce": "",
-    }
+"""
 )
 INPUT = b"1 2 3\n4 5\n"
 
@@ -49,7 +42,7 @@ _PRESENT, _EXCLUSIVE = 1 << 63, 1 << 56  # bits of an entry of pagemap: in memor
 _REGISTER_BUFFERS = 0
 
 
-def pause(_: int) -> None:
+def pause(_: int) -> NoReturn:
     """In place of a program's end: stop, until killed."""
     while True:
         os.kill(os.getpid(), _signal.SIGSTOP)

@@ -77,10 +77,8 @@ class Server:
         os.write(streams[0], rehearsal.INPUT)
         os.lseek(streams[0], 0, os.SEEK_SET)
         os.pwrite(JOB, rehearsal.JOB, 0)
-        self.layers.expect(cpu_ns=10**9, memory_bytes=2**28)
-        child = syscalls.fork()
-        if child == 0:
-            self._child(len(rehearsal.JOB), rehearsal.pause)
+        self.layers.limits.set(cpu_ns=10**9, memory_bytes=2**28)
+        child = self._fork(len(rehearsal.JOB), rehearsal.pause)
         _, status = os.waitpid(child, os.WUNTRACED)
         if os.WIFSTOPPED(status):
             with contextlib.suppress(OSError):
@@ -101,12 +99,8 @@ class Server:
             if message[:1] != RUN:
                 continue  # about a run that has already ended
             _, job_bytes, cpu_ns, idle_ns, wall_ns, memory_bytes = REQUEST.unpack(message)
-            self.layers.expect(cpu_ns, memory_bytes)
-            child = syscalls.fork()
-            if child < 0:
-                sys.exit("fork failed")  # the client starts another server
-            if child == 0:
-                self._child(job_bytes)
+            self.layers.limits.set(cpu_ns, memory_bytes)
+            child = self._fork(job_bytes)
             for descriptor in descriptors:
                 os.close(descriptor)
             reply = self.supervisor.watch(child, cpu_ns, idle_ns, wall_ns)
@@ -118,10 +112,18 @@ class Server:
         descriptors = [fd for _, _, data in ancillary for fd in struct.unpack(f"{len(data) // 4}i", data)]
         return message, descriptors
 
-    def _child(self, job_bytes: int, *leave: Callable[[int], object]) -> NoReturn:
+    def _fork(self, job_bytes: int, leave: Callable[[int], NoReturn] = os._exit) -> int:
+        child = syscalls.fork()
+        if child < 0:
+            sys.exit("fork failed")  # the client starts another server
+        if child == 0:
+            self._child(job_bytes, leave)
+        return child
+
+    def _child(self, job_bytes: int, leave: Callable[[int], NoReturn]) -> NoReturn:
         try:
             self.layers.confine(self.process)
         except BaseException as error:
             os.pwrite(STATUS, Stage.NOT_CONFINED + f"{type(error).__name__}: {error}".encode()[:1000], 0)
             os._exit(70)
-        program.run(job_bytes, *leave)
+        program.run(job_bytes, leave)

@@ -59,9 +59,8 @@ class Streams:
         self._by_descriptor = {output.descriptor: output for output in self.outputs}
         for descriptor in self._by_descriptor:
             self.poll.register(descriptor, select.POLLIN)
+        self.poll.register(self._input, select.POLLOUT)
         self._feed()
-        if self._input in self._open:
-            self.poll.register(self._input, select.POLLOUT)
 
     def _pipe(self, ours_writes: bool) -> int:
         read, write = os.pipe2(os.O_CLOEXEC)
@@ -83,9 +82,7 @@ class Streams:
     def serve(self, descriptor: int) -> None:
         """Do what a ready descriptor is ready for."""
         if descriptor == self._input:
-            self._feed()
-            if descriptor not in self._open:
-                self.poll.unregister(descriptor)
+            self._refill()
         elif not self._read(self._by_descriptor[descriptor]) or self.overflow:
             self.poll.unregister(descriptor)
 
@@ -95,9 +92,12 @@ class Streams:
             self._held_up = time.monotonic()
         return size
 
-    def _feed(self) -> None:
-        if self._left and not _bytes_in(self._input):
+    def _refill(self) -> None:
+        if not _bytes_in(self._input):
             self._held_up = time.monotonic()
+        self._feed()
+
+    def _feed(self) -> None:
         try:
             while self._left:
                 self._left = self._left[os.write(self._input, self._left) :]
@@ -105,6 +105,7 @@ class Streams:
             return
         except BrokenPipeError:
             self._left = self._left[:0]  # the program has closed its input: its choice
+        self.poll.unregister(self._input)
         self._close(self._input)
 
     def held_up(self, seconds: float) -> bool:
@@ -113,9 +114,7 @@ class Streams:
             if not self.overflow:
                 self._read(output)
         if self._input in self._open:
-            self._feed()
-            if self._input not in self._open:
-                self.poll.unregister(self._input)
+            self._refill()
         return time.monotonic() - self._held_up < seconds
 
     def finish(self) -> None:

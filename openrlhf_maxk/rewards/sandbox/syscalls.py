@@ -43,9 +43,7 @@ _sethostname = _function("sethostname", _text, ctypes.c_size_t)
 _waitid = _function("waitid", ctypes.c_int, ctypes.c_uint, _pointer, ctypes.c_int)
 _signalfd = _function("signalfd", ctypes.c_int, _pointer, ctypes.c_int)
 
-_plain = ctypes.PyDLL(None)
-
-fork = _plain["fork"]
+fork = _library["fork"]
 """fork(2) without Python's hooks.
 
 The server has one thread, so the hooks mend nothing; they touch a hundred pages that would be copied, and reseed
@@ -66,21 +64,14 @@ def prepared(name: str, *arguments: int) -> Call:
     A forked child that makes it builds no object and looks nothing up, so it touches few pages that would have to be
     copied. That is most of what a lock-down costs.
     """
-    return _plain[name], tuple(_long(argument) for argument in arguments)
+    return _library[name], tuple(_long(argument) for argument in arguments)
 
 
 def make(calls: Sequence[Call]) -> None:
     """Make prepared calls one after the other. Raises OSError, naming the first that fails."""
     for function, arguments in calls:
         if function(*arguments) < 0:
-            raise _plain_failure(function)
-
-
-def _plain_failure(function: Any) -> OSError:
-    where = _plain["__errno_location"]
-    where.restype = ctypes.POINTER(ctypes.c_int)
-    code = where().contents.value
-    return OSError(code, f"{function.__name__}: {os.strerror(code)}")
+            raise _failed(function.__name__)
 
 
 def drop_capabilities() -> Call:
