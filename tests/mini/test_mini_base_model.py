@@ -150,6 +150,7 @@ def test_vllm_loads_it_and_decodes_alike(trained, monkeypatch):
         monkeypatch.setenv(name, value)
     vllm = pytest.importorskip("vllm")
     from transformers import AutoTokenizer
+    from vllm.distributed import cleanup_dist_env_and_memory
 
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
     prompts = [d.prompt for d in islice(demonstrations(seed=9), 4)]
@@ -157,7 +158,11 @@ def test_vllm_loads_it_and_decodes_alike(trained, monkeypatch):
         str(trained[0]), max_model_len=128, enforce_eager=True, max_num_seqs=8, gpu_memory_utilization=0.2
     )
     wanted = vllm.SamplingParams(n=2, temperature=1.0, max_tokens=16, skip_special_tokens=False, seed=0)
-    for prompt, result in zip(prompts, engine.generate(prompts, wanted, use_tqdm=False), strict=True):
+    try:
+        results = engine.generate(prompts, wanted, use_tqdm=False)
+    finally:
+        cleanup_dist_env_and_memory()  # its process group would be in the way of the tests that make one
+    for prompt, result in zip(prompts, results, strict=True):
         assert result.prompt_token_ids == tokenizer(prompt)["input_ids"]
         for output in result.outputs:
             decoded = tokenizer.decode(output.token_ids, skip_special_tokens=False)
