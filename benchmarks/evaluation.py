@@ -32,10 +32,10 @@ def generation(options: argparse.Namespace) -> None:
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from openrlhf_maxk.evaluation.model import find_model
-    from openrlhf_maxk.evaluation.problem_set import load_problem_set
-    from openrlhf_maxk.evaluation.samples import Sampling, missing_requests
-    from openrlhf_maxk.evaluation.vllm_sampler import EngineOptions, Engines, VllmSampler
+    from openrlhf_maxk.evaluation.samples.model import find_model
+    from openrlhf_maxk.evaluation.samples.problem_set import load_problem_set
+    from openrlhf_maxk.evaluation.samples.records import Sampling, missing_requests
+    from openrlhf_maxk.evaluation.samples.vllm_sampler import EngineOptions, Engines, VllmSampler
 
     model = find_model(options.model)
     tokenizer = model.tokenizer()
@@ -80,17 +80,17 @@ def scoring(options: argparse.Namespace) -> None:
 
 
 def score_once(options: argparse.Namespace) -> None:
-    from openrlhf_maxk.evaluation.completions import CompletionsFile
-    from openrlhf_maxk.evaluation.execute import execute
-    from openrlhf_maxk.evaluation.generate import generate
     from openrlhf_maxk.evaluation.pipeline import Plan, write_scores
-    from openrlhf_maxk.evaluation.problem_set import load_problem_set
-    from openrlhf_maxk.evaluation.run_folder import RunFolder
-    from openrlhf_maxk.evaluation.samples import Sampling
-    from openrlhf_maxk.evaluation.score import score
+    from openrlhf_maxk.evaluation.samples.completions import CompletionsFile
+    from openrlhf_maxk.evaluation.samples.generate import generate
+    from openrlhf_maxk.evaluation.samples.problem_set import load_problem_set
+    from openrlhf_maxk.evaluation.samples.records import Sampling
+    from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
+    from openrlhf_maxk.evaluation.scoring.execute import execute
+    from openrlhf_maxk.evaluation.scoring.score import score
     from openrlhf_maxk.problems.record import Problem, Test
     from openrlhf_maxk.problems.store import write_problems
-    from openrlhf_maxk.rewards.verdict import ProgramResult, TestResult, Verdict
+    from openrlhf_maxk.problems.verdict import ProgramResult, TestResult, Verdict
 
     rng = random.Random(0)
     verdicts = [Verdict.PASSED, Verdict.WRONG, Verdict.CRASHED, Verdict.CPU_TIMEOUT]

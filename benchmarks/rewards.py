@@ -35,8 +35,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrlhf_maxk.problems.record import Limits, Problem, Test
-from openrlhf_maxk.rewards.executor import Executor
-from openrlhf_maxk.rewards.verdict import Verdict
+from openrlhf_maxk.problems.verdict import Verdict
+from openrlhf_maxk.rewards.execution.executor import Executor
 
 MEBIBYTE = 2**20
 PROGRAM = "a, b = map(int, input().split())\nfor _ in range({loops}): a + b\nprint(a + b + {number} * 0)\n"

@@ -70,36 +70,23 @@ def alternate(first: Callable[[], float], second: Callable[[], float], rounds: i
 
 
 def make_model(folder: Path) -> str:
-    """An untrained Qwen2 with the mini benchmark's tokenizer."""
+    """An untrained model of the mini benchmark's size."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    from openrlhf_maxk.problems.mini.base_model import ModelSettings, new_model, save_model
     from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder.mkdir()
+    save_model(new_model(ModelSettings(), tokenizer, max_position_embeddings=1024), tokenizer, folder)
     return str(folder)
 
 
 def learner(model: str, folder: str, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of upstream's and of our PPO update."""
-    from openrlhf_maxk import seams
     from openrlhf_maxk.cli.train import parse
+    from openrlhf_maxk.upstream import seams
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -178,7 +165,7 @@ def experience(policy: Any, args: Any, estimator: str) -> list[Any]:
 
     from openrlhf_maxk.experience.advantages import group_advantages
     from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
-    from openrlhf_maxk.options import options_of
+    from openrlhf_maxk.options.maxk import options_of
 
     random = torch.Generator().manual_seed(0)
     rows = PROMPTS * N

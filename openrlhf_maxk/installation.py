@@ -15,20 +15,20 @@ def install(**options: Any) -> None:
     """Extend OpenRLHF in this process and in every Ray worker that it starts.
 
     Call it before OpenRLHF is used and before ``ray.init``. Seams are checked against the installed OpenRLHF first (see
-    :mod:`openrlhf_maxk.seams`). On the CPU platform its replacements are part of it.
+    :mod:`openrlhf_maxk.upstream.seams`). On the CPU platform its replacements are part of it.
 
     Args:
-        **options: fields of :class:`openrlhf_maxk.options.MaxKOptions`, such as ``objective="offpolicy_bon", k=4``, for
-            programs whose arguments have no ``--maxk.*`` options.
+        **options: fields of :class:`openrlhf_maxk.options.maxk.MaxKOptions`, such as ``objective="offpolicy_bon",
+            k=4``, for programs whose arguments have no ``--maxk.*`` options.
 
     Raises:
-        openrlhf_maxk.seams.SeamError: the installed OpenRLHF is not the one this package extends.
+        openrlhf_maxk.upstream.seams.SeamError: the installed OpenRLHF is not the one this package extends.
         ValueError: an option is unknown or out of range.
         RuntimeError: Ray has been started already, or would not tell its workers (under ``uv run``).
     """
-    from openrlhf_maxk import seams
-    from openrlhf_maxk.options import ENVIRONMENT, MaxKOptions
+    from openrlhf_maxk.options.maxk import ENVIRONMENT, MaxKOptions
     from openrlhf_maxk.platform import environment, is_cpu
+    from openrlhf_maxk.upstream import seams
 
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         raise RuntimeError("call openrlhf_maxk.install() before ray.init(): Ray's workers must be told of it")
@@ -56,8 +56,8 @@ def _check_hooks_run() -> None:
 
 def install_in_worker() -> None:
     """What every Ray worker process runs before anything else."""
-    from openrlhf_maxk import seams
     from openrlhf_maxk.platform import is_cpu
+    from openrlhf_maxk.upstream import seams
 
     seams.apply(seams.active(is_cpu()))
 
@@ -68,7 +68,7 @@ def add_worker_hook(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
     Raises:
         ValueError: the user asked for a setup hook of their own; Ray has room for one.
     """
-    from openrlhf_maxk.options import ENVIRONMENT
+    from openrlhf_maxk.options.maxk import ENVIRONMENT
     from openrlhf_maxk.platform import environment
 
     runtime_env = dict(runtime_env or {})

@@ -1,0 +1,1 @@
+"""The commands: ``python -m openrlhf_maxk.cli.<name>``."""

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from openrlhf_maxk.cli.evaluate import positive
+from openrlhf_maxk.cli.common import positive, reason
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 for an error, 2 for wrong options."""
     options = build_parser().parse_args(arguments)
 
-    from openrlhf_maxk.evaluation.loading import load_evaluations
-    from openrlhf_maxk.evaluation.log import LogError
-    from openrlhf_maxk.evaluation.paper import DATA_SETS, known_data_set
-    from openrlhf_maxk.evaluation.report import REPORT, write_comparison
-    from openrlhf_maxk.evaluation.run_folder import RunFolderError
-    from openrlhf_maxk.evaluation.tables import print_tables
+    from openrlhf_maxk.evaluation.reports.paper import DATA_SETS, known_data_set
+    from openrlhf_maxk.evaluation.reports.report import REPORT, write_comparison
+    from openrlhf_maxk.evaluation.reports.tables import print_tables
+    from openrlhf_maxk.evaluation.samples.log import LogError
+    from openrlhf_maxk.evaluation.samples.run_folder import RunFolderError
+    from openrlhf_maxk.evaluation.scoring.loading import load_evaluations
 
     ks = None if options.k is None else np.asarray(sorted(set(options.k)), dtype=np.int64)
     try:
@@ -35,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
     if len({evaluation.settings["settings"]["problems"] for evaluation in evaluations.values()}) > 1:
         print(

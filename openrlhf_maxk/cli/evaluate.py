@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openrlhf_maxk.evaluation.samples import Sampling
+from openrlhf_maxk.cli.common import positive, reason
+from openrlhf_maxk.evaluation.samples.records import Sampling
 
 if TYPE_CHECKING:
     from openrlhf_maxk.evaluation.pipeline import Evaluation, Plan
-    from openrlhf_maxk.evaluation.problem_set import ProblemSet
+    from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}. What was done is kept", file=sys.stderr)
+        print(f"error: {reason(error)}. What was done is kept", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -55,7 +55,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     """What the options ask for; everything that can be wrong with it is found here, before anything starts."""
     from openrlhf_maxk import __version__
     from openrlhf_maxk.evaluation.pipeline import Plan
-    from openrlhf_maxk.evaluation.problem_set import load_problem_set
+    from openrlhf_maxk.evaluation.samples.problem_set import load_problem_set
 
     sampling = Sampling(
         options.temperature,
@@ -94,8 +94,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
 def run_plan(plan: Plan, options: argparse.Namespace) -> Evaluation:
     """Carry it out, with what ``--runner`` names running the programs."""
     from openrlhf_maxk.evaluation.pipeline import evaluate
-    from openrlhf_maxk.rewards.extraction import extract_program
-    from openrlhf_maxk.rewards.runner import open_runner
+    from openrlhf_maxk.rewards.execution.backends import open_runner
+    from openrlhf_maxk.rewards.scoring.extraction import extract_program
 
     cores = options.cores or len(os.sched_getaffinity(0))
     runner = partial(open_runner, options.runner, cores, modules=options.modules, unsafe=options.unsafe)
@@ -104,7 +104,7 @@ def run_plan(plan: Plan, options: argparse.Namespace) -> Evaluation:
 
 def report(plan: Plan, evaluation: Evaluation) -> None:
     """Print the tables, and where everything is."""
-    from openrlhf_maxk.evaluation.tables import print_tables
+    from openrlhf_maxk.evaluation.reports.tables import print_tables
 
     print_tables({plan.name: evaluation.scores}, plan.ks)
     if evaluation.execution.failed:
@@ -122,8 +122,8 @@ def _source(options: argparse.Namespace) -> Callable[..., tuple]:
 
 
 def _from_model(options: argparse.Namespace, problems: ProblemSet, sampling: Sampling) -> tuple:
-    from openrlhf_maxk.evaluation.model import ModelError, find_model
-    from openrlhf_maxk.evaluation.vllm_sampler import EngineOptions, VllmSampler
+    from openrlhf_maxk.evaluation.samples.model import ModelError, find_model
+    from openrlhf_maxk.evaluation.samples.vllm_sampler import EngineOptions, VllmSampler
 
     model = find_model(options.model, options.revision)
     tokenizer = model.tokenizer()
@@ -148,7 +148,7 @@ def _from_model(options: argparse.Namespace, problems: ProblemSet, sampling: Sam
 
 
 def _check_lengths(tokens: dict[str, list[int]], new_tokens: int, context: int | None) -> None:
-    from openrlhf_maxk.evaluation.problem_set import ProblemSetError
+    from openrlhf_maxk.evaluation.samples.problem_set import ProblemSetError
 
     empty = [problem for problem, prompt in tokens.items() if not prompt]
     if empty:
@@ -162,8 +162,8 @@ def _check_lengths(tokens: dict[str, list[int]], new_tokens: int, context: int |
 
 
 def _from_file(options: argparse.Namespace, problems: ProblemSet, sampling: Sampling) -> tuple:
-    from openrlhf_maxk.evaluation.completions import CompletionsFile, Fields
-    from openrlhf_maxk.evaluation.problem_set import ProblemSet, ProblemSetError
+    from openrlhf_maxk.evaluation.samples.completions import CompletionsFile, Fields
+    from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet, ProblemSetError
 
     source = CompletionsFile.open(options.completions, problems, Fields(options.id_field, options.completion_field))
     missing = source.missing()
@@ -184,7 +184,7 @@ def _from_file(options: argparse.Namespace, problems: ProblemSet, sampling: Samp
 def _from_endpoint(options: argparse.Namespace, problems: ProblemSet, sampling: Sampling) -> tuple:
     import json
 
-    from openrlhf_maxk.evaluation.endpoint import EndpointError, EndpointSampler
+    from openrlhf_maxk.evaluation.samples.endpoint import EndpointError, EndpointSampler
 
     if options.model is None:
         raise EndpointError("--endpoint needs --model, the name that the endpoint knows the model by")
@@ -201,15 +201,15 @@ def _from_endpoint(options: argparse.Namespace, problems: ProblemSet, sampling: 
 
 def known_errors() -> tuple[type[Exception], ...]:
     """Errors whose message says all that is needed."""
-    from openrlhf_maxk.evaluation.endpoint import EndpointError
-    from openrlhf_maxk.evaluation.generate import IncompleteError
-    from openrlhf_maxk.evaluation.log import LogError
-    from openrlhf_maxk.evaluation.model import ModelError
     from openrlhf_maxk.evaluation.pipeline import UnscoredError
-    from openrlhf_maxk.evaluation.run_folder import RunFolderError
-    from openrlhf_maxk.evaluation.vllm_sampler import EngineError
+    from openrlhf_maxk.evaluation.samples.endpoint import EndpointError
+    from openrlhf_maxk.evaluation.samples.generate import IncompleteError
+    from openrlhf_maxk.evaluation.samples.log import LogError
+    from openrlhf_maxk.evaluation.samples.model import ModelError
+    from openrlhf_maxk.evaluation.samples.run_folder import RunFolderError
+    from openrlhf_maxk.evaluation.samples.vllm_sampler import EngineError
     from openrlhf_maxk.problems.store import StoreError
-    from openrlhf_maxk.rewards.executor import SandboxUnavailableError
+    from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 
     return (
         *(EndpointError, IncompleteError, LogError, ModelError, UnscoredError, RunFolderError, EngineError),
@@ -285,14 +285,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.k is not None and samples is not None and max(options.k) > samples:
         parser.error(f"--k {max(options.k)} needs at least as many --samples, not {samples}")
     return options
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_maxk import platform
+from openrlhf_maxk.cli.common import positive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,16 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         ("--steps", 400, "training steps of the base model"),
         ("--batch", 64, "demonstrations a step"),
     ):
-        parser.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: {default})")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="for the base model (default: all cores)")
+        parser.add_argument(name, type=positive, default=default, metavar="N", help=f"{text} (default: {default})")
+    parser.add_argument("--threads", type=positive, metavar="N", help="for the base model (default: all cores)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 if __name__ == "__main__":

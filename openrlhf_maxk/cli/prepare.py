@@ -15,11 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from openrlhf_maxk.problems.sources import SOURCES
-from openrlhf_maxk.problems.sources.manifest import summary
 from openrlhf_maxk.problems.sources.options import PrepareOptions, add_options, read_options
-from openrlhf_maxk.problems.sources.pipeline import Preparation
+from openrlhf_maxk.problems.sources.preparation.manifest import summary
+from openrlhf_maxk.problems.sources.preparation.pipeline import Preparation
+from openrlhf_maxk.problems.sources.preparation.validate import RunMany
 from openrlhf_maxk.problems.sources.source import SourceError
-from openrlhf_maxk.problems.sources.validate import RunMany
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,8 @@ def runner(options: PrepareOptions) -> Callable[[ExitStack], RunMany]:
     """A function that starts the project's executor, which runs programs on all cores until its stack is closed."""
 
     def start(stack: ExitStack) -> RunMany:
-        from openrlhf_maxk.rewards.executor import Executor, SandboxUnavailableError
+        from openrlhf_maxk.rewards.execution.executor import Executor
+        from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 
         try:
             executor = Executor(cores=options.cores or None, unsafe=options.unsafe)

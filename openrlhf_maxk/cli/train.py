@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_maxk.options import MaxKOptions, add_arguments
+from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
+from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
+from openrlhf_maxk.options.run_record import write as write_record
+from openrlhf_maxk.options.validation import BadOptions, validate
 from openrlhf_maxk.platform import environment, is_cpu
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS
-from openrlhf_maxk.run_record import OtherRun, is_done, options_record
-from openrlhf_maxk.run_record import write as write_record
-from openrlhf_maxk.validation import BadOptions, validate
 
 # Where OpenRLHF's default does not fit: it is for a critic, or for nodes of eight GPUs.
 DEFAULTS: dict[str, Any] = {
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     """The flat arguments for OpenRLHF, and the same nested; exits with a message if anything is wrong with them."""
     from openrlhf.utils.config import hierarchize
 
-    from openrlhf_maxk.openrlhf_cli import upstream_parser
+    from openrlhf_maxk.upstream.command_line import upstream_parser
 
     parser = upstream_parser()
     parser.prog = "python -m openrlhf_maxk.cli.train"
@@ -163,7 +163,7 @@ def run(flat: argparse.Namespace, args: Any) -> None:
     from ray.util.queue import Queue
 
     from openrlhf_maxk.console import CONSOLE, Follower
-    from openrlhf_maxk.openrlhf_cli import run_upstream
+    from openrlhf_maxk.upstream.command_line import run_upstream
 
     verbose = getattr(flat, "maxk.verbose")
     start_ray(args, verbose)
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OtherRun as error:
         sys.exit(f"error: {error}")
     import openrlhf_maxk
-    from openrlhf_maxk.seams import SeamError
+    from openrlhf_maxk.upstream.seams import SeamError
 
     try:
         openrlhf_maxk.install()

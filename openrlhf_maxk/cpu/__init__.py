@@ -1,0 +1,1 @@
+"""What stands in for CUDA where there is none; each piece is a seam marked ``cpu`` in :mod:`..upstream.seams`."""

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy.typing as npt
 
-from openrlhf_maxk.evaluation.execute import Execution, Runner, execute
-from openrlhf_maxk.evaluation.figures import plot_curves
-from openrlhf_maxk.evaluation.generate import generate
-from openrlhf_maxk.evaluation.problem_set import ProblemSet
-from openrlhf_maxk.evaluation.run_folder import RunFolder
-from openrlhf_maxk.evaluation.samples import Sampler, Sampling
-from openrlhf_maxk.evaluation.score import score
-from openrlhf_maxk.evaluation.scores import Scores, shown_ks
-from openrlhf_maxk.evaluation.scores_file import save_scores
-from openrlhf_maxk.evaluation.summary import summarise
+from openrlhf_maxk.evaluation.reports.figures import plot_curves
+from openrlhf_maxk.evaluation.samples.generate import generate
+from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet
+from openrlhf_maxk.evaluation.samples.records import Sampler, Sampling
+from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
+from openrlhf_maxk.evaluation.scoring.execute import Execution, Runner, execute
+from openrlhf_maxk.evaluation.scoring.score import score
+from openrlhf_maxk.evaluation.scoring.scores_file import save_scores
+from openrlhf_maxk.evaluation.statistics.scores import Scores, shown_ks
+from openrlhf_maxk.evaluation.statistics.summary import summarise
 from openrlhf_maxk.problems.atomic import new_folder
-from openrlhf_maxk.rewards import extraction
+from openrlhf_maxk.rewards.scoring import extraction
 
 SUMMARY = "summary.json"
 CURVES = "curves.png"

@@ -8,7 +8,7 @@ import torch
 
 from openrlhf_maxk.experience.group import FILLER
 from openrlhf_maxk.objectives import Form, get_objective
-from openrlhf_maxk.options import MaxKOptions
+from openrlhf_maxk.options.maxk import MaxKOptions
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from openrlhf_maxk.experience.advantages import group_advantages, sequence_log_r
 from openrlhf_maxk.experience.group import SEQUENCE_ADVANTAGE, Group, K, group_ids, groups_of
 from openrlhf_maxk.experience.metrics import rollout_metrics
 from openrlhf_maxk.experience.sharding import forward_batches, shard
-from openrlhf_maxk.options import options_of
-from openrlhf_maxk.seams import Upstream
+from openrlhf_maxk.options.maxk import options_of
+from openrlhf_maxk.upstream.seams import Upstream
 
 
 class GroupExperience(Upstream):

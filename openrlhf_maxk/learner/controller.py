@@ -9,8 +9,8 @@ from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.console import Console
 from openrlhf_maxk.evaluation.during_training import check_best_metric
-from openrlhf_maxk.options import options_of
-from openrlhf_maxk.seams import Upstream
+from openrlhf_maxk.options.maxk import options_of
+from openrlhf_maxk.upstream.seams import Upstream
 
 logger = init_logger(__name__)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from openrlhf_maxk.experience.advantages import GroupAdvantages, group_advantages, sequence_log_ratios
 from openrlhf_maxk.learner.batch import GroupBatch
-from openrlhf_maxk.options import MaxKOptions
+from openrlhf_maxk.options.maxk import MaxKOptions
 
 
 class GroupPolicyLoss(nn.Module):

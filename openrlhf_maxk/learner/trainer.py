@@ -16,8 +16,8 @@ from openrlhf_maxk.learner.batch import GroupBatch
 from openrlhf_maxk.learner.buffer import count_steps, optimizer_steps
 from openrlhf_maxk.learner.loss import GroupPolicyLoss
 from openrlhf_maxk.learner.status import StatusMean
-from openrlhf_maxk.options import options_of
-from openrlhf_maxk.seams import Upstream
+from openrlhf_maxk.options.maxk import options_of
+from openrlhf_maxk.upstream.seams import Upstream
 
 
 class GroupLearner(Upstream):

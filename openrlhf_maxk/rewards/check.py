@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from openrlhf_maxk.problems.record import Limits, Problem, Test
-from openrlhf_maxk.rewards.executor import Executor, SandboxUnavailableError
+from openrlhf_maxk.problems.verdict import Verdict
+from openrlhf_maxk.rewards.execution.executor import Executor
+from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 from openrlhf_maxk.rewards.sandbox.protocol import LAYERS
-from openrlhf_maxk.rewards.verdict import Verdict
 
 MEANING = {
     "namespaces": "no network, no other processes, a file system of its own",

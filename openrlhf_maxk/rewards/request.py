@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 PROBLEMS, MATH = "problems", "math"  # sources that are this package's own
@@ -15,7 +15,8 @@ class RewardSpec:
 
     ``source`` is ``("problems",)`` (programs are run on tests), ``("math",)`` (answers are compared with the label), a
     ``.py`` file with a ``reward_func``, URLs of services, or nothing. ``kind`` is for problems: the share of tests
-    passed (continuous) or 1 for all of them, else 0 (binary). ``runner`` names what runs programs (:mod:`.runner`).
+    passed (continuous) or 1 for all of them, else 0 (binary). ``runner`` names what runs programs
+    (:mod:`.execution.backends`).
     """
 
     source: tuple[str, ...] = ()
@@ -56,3 +57,7 @@ class Reward:
     reward: float | None
     score: float | None = None
     logs: Mapping[str, float] = field(default_factory=dict)
+
+
+Scorer = Callable[[RewardRequest], list[Reward]]
+"""What answers a request: one reward for every completion, in order."""

@@ -15,11 +15,11 @@ import threading
 from collections.abc import Sequence
 
 from openrlhf_maxk.problems.store import StoreError
+from openrlhf_maxk.rewards.execution.service import TOKEN
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS, RewardSpec
-from openrlhf_maxk.rewards.scorers import Scorer, make_scorer
-from openrlhf_maxk.rewards.server import Answerer, RewardServer, is_loopback
-from openrlhf_maxk.rewards.service import TOKEN
-from openrlhf_maxk.rewards.wire import reward_answerer
+from openrlhf_maxk.rewards.scoring.scorers import Scorer, make_scorer
+from openrlhf_maxk.rewards.serving.server import Answerer, RewardServer, is_loopback
+from openrlhf_maxk.rewards.serving.wire import reward_answerer
 
 _SHORTEST_TOKEN = 16
 
@@ -58,7 +58,7 @@ def _answerers(options: argparse.Namespace) -> dict[str, Answerer]:
     if scorer is not None:
         answerers["/get_reward"] = answerers["/"] = reward_answerer(scorer, options.end)
     if options.run_code:
-        from openrlhf_maxk.rewards.run_code import RunCode
+        from openrlhf_maxk.rewards.serving.run_code import RunCode
 
         answerers["/run_code"] = RunCode(cores, options.unsafe)
     return answerers

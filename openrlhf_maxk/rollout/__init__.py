@@ -1,0 +1,1 @@
+"""Rollout: prompts come in, scored groups of n completions go out."""

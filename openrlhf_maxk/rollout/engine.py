@@ -11,7 +11,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.utils import random_uuid
 
 from openrlhf_maxk.platform import is_cpu, prefix_sharing
-from openrlhf_maxk.seams import Upstream
+from openrlhf_maxk.upstream.seams import Upstream
 
 logger = init_logger(__name__)
 

@@ -16,10 +16,10 @@ from openrlhf.utils.logging_utils import init_logger
 from vllm import SamplingParams
 
 from openrlhf_maxk.experience.group import Group, minimum_size
-from openrlhf_maxk.options import options_of
-from openrlhf_maxk.rewards.pool import RewardPool
+from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
-from openrlhf_maxk.seams import Upstream
+from openrlhf_maxk.rewards.serving.pool import RewardPool
+from openrlhf_maxk.upstream.seams import Upstream
 
 logger = init_logger(__name__)
 
@@ -65,7 +65,12 @@ class GroupSampling(Upstream):
         self._tokenizer_ref: Any = None
         self.k = self.maxk.k.at(0.0, self.args.rollout.n_samples_per_prompt)
         self._smallest = self._smallest_group
-        self.rewards = RewardPool.from_args(self.args)
+        self.rewards = RewardPool(
+            self.maxk.reward_spec(self.args.reward.remote_url or ()),
+            self.maxk.reward_workers,
+            self.maxk.reward_cores,
+            self.maxk.reward_timeout,
+        )
 
     def _smallest_group(self) -> int:
         return minimum_size(self.k)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+from openrlhf_maxk.problems.mini.base_model import ModelSettings, new_model, save_model
+from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
+
 REWARD = """
 import hashlib
 
@@ -21,29 +24,11 @@ def reward_func(queries, prompts, labels):
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
-    """An untrained Qwen2 of the mini benchmark's shape and vocabulary."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
-
+    """An untrained Qwen2 with the mini benchmark's vocabulary, sure enough of itself for rewards to differ."""
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    settings = ModelSettings(hidden=64, intermediate=128, layers=2, heads=2, key_value_heads=1)
+    save_model(new_model(settings, tokenizer, initializer_range=0.2), tokenizer, folder)
     return folder
 
 

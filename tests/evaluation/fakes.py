@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from openrlhf_maxk.evaluation.samples import Request, Sample
+from openrlhf_maxk.evaluation.samples.records import Request, Sample
 from openrlhf_maxk.problems.record import Problem, Test
 from openrlhf_maxk.problems.store import write_problems
-from openrlhf_maxk.rewards.verdict import ProgramResult, TestResult, Verdict
+from openrlhf_maxk.problems.verdict import ProgramResult, TestResult, Verdict
 
 KINDS = 12  # how many different programs the model knows
 

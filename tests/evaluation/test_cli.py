@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from openrlhf_maxk.cli import compare, evaluate
-from openrlhf_maxk.evaluation import paper
-from openrlhf_maxk.evaluation.scores_file import load_scores
+from openrlhf_maxk.evaluation.reports import paper
+from openrlhf_maxk.evaluation.scoring.scores_file import load_scores
 from openrlhf_maxk.problems.record import Problem, Test
 from openrlhf_maxk.problems.store import write_problems
-from openrlhf_maxk.rewards.executor import Executor, SandboxUnavailableError
+from openrlhf_maxk.rewards.execution.executor import Executor
+from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils.logging_utils import TensorboardLogger, WandbLogger
 
 from openrlhf_maxk.evaluation.during_training import check_best_metric, compute_eval_metrics
-from openrlhf_maxk.evaluation.scores import Scores
+from openrlhf_maxk.evaluation.statistics.scores import Scores
 from openrlhf_maxk.experience.group import Group
 
 LOADER = [  # data sources, prompts, labels, images

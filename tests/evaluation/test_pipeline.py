@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openrlhf_maxk.evaluation.generate import IncompleteError
-from openrlhf_maxk.evaluation.log import LogError
 from openrlhf_maxk.evaluation.pipeline import Plan, UnscoredError, evaluate
-from openrlhf_maxk.evaluation.problem_set import load_problem_set
-from openrlhf_maxk.evaluation.run_folder import RunFolder, RunFolderError
-from openrlhf_maxk.evaluation.samples import Sampling
-from openrlhf_maxk.evaluation.scores import Details
-from openrlhf_maxk.evaluation.scores_file import load_scores
-from openrlhf_maxk.rewards import extraction
+from openrlhf_maxk.evaluation.samples.generate import IncompleteError
+from openrlhf_maxk.evaluation.samples.log import LogError
+from openrlhf_maxk.evaluation.samples.problem_set import load_problem_set
+from openrlhf_maxk.evaluation.samples.records import Sampling
+from openrlhf_maxk.evaluation.samples.run_folder import RunFolder, RunFolderError
+from openrlhf_maxk.evaluation.scoring.scores_file import load_scores
+from openrlhf_maxk.evaluation.statistics.scores import Details
+from openrlhf_maxk.rewards.scoring import extraction
 
 from .fakes import FakeRunner, FakeSampler, extract, make_problems, result_of
 
@@ -239,8 +239,8 @@ KILLED = """
     import sys
     from pathlib import Path
     from openrlhf_maxk.evaluation.pipeline import evaluate
-    from evaluation.fakes import FakeRunner, FakeSampler, extract
-    from evaluation.test_pipeline import plan_of
+    from tests.evaluation.fakes import FakeRunner, FakeSampler, extract
+    from tests.evaluation.test_pipeline import plan_of
     base = Path(sys.argv[1])
     plan = plan_of(base / "problems", FakeSampler(base / "asked", delay=0.02), 40)
     evaluate(plan, base / "runs", FakeRunner(base / "ran", delay=0.05), extract)
@@ -259,13 +259,13 @@ def test_killed_in_every_stage_several_times(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
     for stage in stages:
         before, steps = len(lines_of(tmp_path / stage)), rng.randrange(1, 41) + 40 * (stage == "asked")
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
         while len(lines_of(tmp_path / stage)) < before + steps:
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
 
     run = RunFolder.find(tmp_path / "runs")
     undisturbed = evaluate(

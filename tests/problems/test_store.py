@@ -134,12 +134,11 @@ def test_it_can_be_sent_to_another_process(folder):
 
 def test_same_problems_same_bytes(folder, tmp_path):
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import test_store\n"
-        "test_store.write_six_hundred(test_store.Path(sys.argv[2]))\n"
+        "import sys; from tests.problems import test_store\n"
+        "test_store.write_six_hundred(test_store.Path(sys.argv[1]))\n"
     )
     again = tmp_path / "again"
-    subprocess.run([sys.executable, "-c", program, str(Path(__file__).parent), str(again)], check=True)
+    subprocess.run([sys.executable, "-c", program, str(again)], check=True, cwd=Path(__file__).parents[2])
     assert bytes_of(again) == bytes_of(folder)
 
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_maxk.rewards.verdict import Verdict
+from openrlhf_maxk.problems.verdict import Verdict
 
 _HEADER = re.compile(r"^=== (?P<name>\w+): (?P<verdicts>[\w ]+?)(?P<seccomp> \(needs seccomp\))?$", re.MULTILINE)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openrlhf_maxk.problems.record import Comparison, Judge, Limits, Mode, Problem, Test
-from openrlhf_maxk.rewards.executor import Executor
+from openrlhf_maxk.problems.verdict import ProgramResult, TestResult, Verdict
+from openrlhf_maxk.rewards.execution.executor import Executor
 from openrlhf_maxk.rewards.sandbox.protocol import LAYERS
-from openrlhf_maxk.rewards.verdict import ProgramResult, TestResult, Verdict
 
 NOBODY = 65534
 REPOSITORY = Path(__file__).parents[2]
@@ -86,7 +86,9 @@ class _Elsewhere:
     def __init__(self, layers: list[str], cores: int) -> None:
         self._stack = ExitStack()
         package, script = REPOSITORY, Path(__file__)
-        if not _works_for_nobody([reachable_python(), "-c", "import openrlhf_maxk.rewards.executor"], REPOSITORY):
+        if not _works_for_nobody(
+            [reachable_python(), "-c", "import openrlhf_maxk.rewards.execution.executor"], REPOSITORY
+        ):
             package = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             package.chmod(0o755)
             copy_package(package)

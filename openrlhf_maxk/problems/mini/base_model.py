@@ -56,9 +56,9 @@ def train_base_model(folder: Path, settings: ModelSettings, threads: int | None 
     wall, cpu = time.perf_counter(), time.process_time()
     tokenizer = build_tokenizer()
     torch.manual_seed(settings.seed)
-    model = _new_model(settings, tokenizer)
+    model = new_model(settings, tokenizer)
     losses = _train(model, tokenizer, settings, threads or len(os.sched_getaffinity(0)))
-    _save(model, tokenizer, folder)
+    save_model(model, tokenizer, folder)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "first_loss": round(losses[0], 4),
@@ -68,7 +68,8 @@ def train_base_model(folder: Path, settings: ModelSettings, threads: int | None 
     }
 
 
-def _new_model(settings: ModelSettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
+def new_model(settings: ModelSettings, tokenizer: Qwen2Tokenizer, **changes: Any) -> Qwen2ForCausalLM:
+    """An untrained model in float32; ``changes`` are fields of its configuration."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -84,10 +85,12 @@ def _new_model(settings: ModelSettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCa
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    config.update(changes)
     return Qwen2ForCausalLM(config)
 
 
-def _save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
+def save_model(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
+    """Write model and tokenizer as a Hugging Face folder, in bfloat16."""
     torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from openrlhf_maxk.problems.sources.codecontests import CodeContests
-from openrlhf_maxk.problems.sources.codeforces import CodeForces
-from openrlhf_maxk.problems.sources.livebench import LiveBench
-from openrlhf_maxk.problems.sources.livecodebench import LiveCodeBench
-from openrlhf_maxk.problems.sources.mbpp import Mbpp
-from openrlhf_maxk.problems.sources.mini import Mini
+from openrlhf_maxk.problems.sources.datasets.codecontests import CodeContests
+from openrlhf_maxk.problems.sources.datasets.codeforces import CodeForces
+from openrlhf_maxk.problems.sources.datasets.livebench import LiveBench
+from openrlhf_maxk.problems.sources.datasets.livecodebench import LiveCodeBench
+from openrlhf_maxk.problems.sources.datasets.mbpp import Mbpp
+from openrlhf_maxk.problems.sources.datasets.mini import Mini
 from openrlhf_maxk.problems.sources.source import Source
 
 SOURCES: dict[str, type[Source]] = {s.name: s for s in (CodeContests, LiveCodeBench, LiveBench, CodeForces, Mbpp, Mini)}

@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from . import calls
-from .limits import JOB, OWN, STATUS
+from .confinement.limits import JOB, OWN, STATUS
 from .protocol import Stage
 
 

@@ -18,7 +18,7 @@ import resource
 import struct
 from typing import NoReturn
 
-from . import limits, syscalls
+from .confinement import limits, syscalls
 from .protocol import pack_job
 
 JOB = pack_job(

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import limits, program, rehearsal, syscalls
-from .layers import Layers
-from .limits import CHILD_ENDED, CONTROL, JOB, OWN, STATUS
+from . import program, rehearsal
+from .confinement import limits, syscalls
+from .confinement.layers import Layers
+from .confinement.limits import CHILD_ENDED, CONTROL, JOB, OWN, STATUS
 from .protocol import REQUEST, RUN, Stage
 from .supervisor import Supervisor
 

@@ -1,0 +1,1 @@
+"""Reports: evaluations and their comparison come in; tables, figures and one HTML page go out."""

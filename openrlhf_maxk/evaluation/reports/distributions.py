@@ -1,0 +1,88 @@
+"""Pictures of what lies behind the means: entropies, how many samples solve a problem, tables as heat maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from openrlhf_maxk.evaluation.reports.figures import figure, line_style
+from openrlhf_maxk.evaluation.statistics.comparison import MarkedTable
+from openrlhf_maxk.evaluation.statistics.diversity import solved_by
+from openrlhf_maxk.evaluation.statistics.scores import Scores
+
+_BINS = 40
+_CELL = 0.76  # inches: room for "pass@256"
+
+
+def plot_entropy(evaluations: Mapping[str, Scores], path: str | os.PathLike[str]) -> bool:
+    """The distribution of the samples' mean token entropy, as the paper's Figure 2. Returns whether there was one to
+    draw: nothing is written where no evaluation knows entropies."""
+    known = {}
+    for name, scores in evaluations.items():
+        if scores.details is not None and not np.isnan(scores.details.entropy).all():
+            known[name] = scores.details.entropy[~np.isnan(scores.details.entropy)]
+    if not known:
+        return False
+    highest = max(float(np.quantile(values, 0.995)) for values in known.values())
+    bins = np.linspace(0, max(highest, 1e-3), _BINS + 1)
+    with figure(path, 4.6, 3.0) as (_, (axis,)):
+        for index, (name, values) in enumerate(known.items()):
+            style = line_style(index)
+            share = np.full(len(values), 1 / len(values))
+            hist = {"bins": bins, "weights": share, "color": style["color"]}
+            axis.hist(np.minimum(values, bins[-1]), **hist, histtype="stepfilled", alpha=0.15)
+            label = f"{name} (mean {values.mean():.3f})"
+            axis.hist(
+                np.minimum(values, bins[-1]),
+                **hist,
+                histtype="step",
+                linestyle=style["linestyle"],
+                linewidth=1.4,
+                label=label,
+            )
+        axis.set_xlabel("mean token entropy of a sample (nats)")
+        axis.set_ylabel("share of samples")
+        axis.set_xlim(0, bins[-1])
+        axis.legend()
+    return True
+
+
+def plot_solved_by(evaluations: Mapping[str, Scores], path: str | os.PathLike[str]) -> None:
+    """How many problems at least c of a problem's samples solve, against c. The leftmost point is pass@n."""
+    with figure(path, 4.6, 3.0) as (_, (axis,)):
+        for index, (name, scores) in enumerate(evaluations.items()):
+            shares = solved_by(scores)
+            style = line_style(index) | {"marker": "none"}
+            axis.step(np.arange(1, len(shares) + 1), shares, where="mid", label=name, linewidth=1.4, **style)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_xlabel("correct samples of a problem, at least")
+        axis.set_ylabel("share of problems")
+        axis.set_ylim(bottom=0)
+        axis.legend()
+
+
+def plot_heat_table(table: MarkedTable, path: str | os.PathLike[str]) -> None:
+    """A table whose cells are the darker the higher they are within their column, as the paper's Tables 5 to 14."""
+    rows, columns = table.values.shape
+    label_width = 0.075 * max(map(len, table.rows)) + 0.2
+    low, high = np.nanmin(table.values, axis=0), np.nanmax(table.values, axis=0)
+    shade = (table.values - low) / np.where(high > low, high - low, 1.0)
+    width, height = columns * _CELL + label_width, rows * 0.32 + 0.75
+    with figure(path, width, height) as (_, (axis,)):
+        axis.imshow(shade, cmap="Blues", vmin=-0.1, vmax=2.2, aspect="auto")  # dark text stays legible on all
+        axis.set_xticks(range(columns), table.columns)
+        axis.set_yticks(range(rows), table.rows)
+        axis.xaxis.tick_top()
+        axis.tick_params(length=0)
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+        axis.set_title(table.title, pad=10)
+        for r in range(rows):
+            for c in range(columns):
+                value = table.values[r, c]
+                text = "-" if np.isnan(value) else f"{value:.3f}"
+                weight = "bold" if table.best[r, c] else "normal"
+                axis.text(c, r, text, ha="center", va="center", fontsize=8, fontweight=weight)

@@ -1,0 +1,1 @@
+"""Statistics: the rewards of all samples (:mod:`.scores`) come in; estimates, intervals and tests go out."""

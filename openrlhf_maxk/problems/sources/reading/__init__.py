@@ -1,0 +1,1 @@
+"""Reading: a data set's files come in, rows with fields of the wanted types go out."""

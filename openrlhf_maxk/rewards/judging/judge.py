@@ -1,0 +1,146 @@
+"""From how a run ended to its verdict. Outside the sandbox, on data that a program may have chosen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Sequence
+
+from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
+from openrlhf_maxk.problems.verdict import TestResult, Verdict
+from openrlhf_maxk.rewards.judging.comparators import difference
+from openrlhf_maxk.rewards.judging.jobs import CHECKER_LIMITS
+from openrlhf_maxk.rewards.judging.steps import Step
+from openrlhf_maxk.rewards.judging.values import MalformedError, json_view, loads, same
+from openrlhf_maxk.rewards.sandbox.lane import Outcome
+from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Stage
+
+SHOWN_BYTES = 300
+_ACCEPTED = re.compile(rb"1(\.0*)?")  # a checker's score: 1 is right, any other number is wrong
+
+
+def result(verdict: Verdict, detail: str, outcome: Outcome) -> TestResult:
+    """A test result with the measurements of ``outcome``."""
+    return TestResult(
+        verdict=verdict,
+        cpu_seconds=outcome.reply.cpu_ns / 1e9,
+        wall_seconds=outcome.reply.wall_ns / 1e9,
+        detail=detail[:SHOWN_BYTES],
+        output=(outcome.stdout or b"")[:SHOWN_BYTES],
+    )
+
+
+def judge_output(outcome: Outcome, problem: Problem, test: Test) -> TestResult:
+    """The verdict of a run that ended well, from what it printed."""
+    differs = difference(outcome.stdout, test.output, problem.judge.comparison, problem.judge.tolerance)
+    return result(Verdict.PASSED if differs is None else Verdict.WRONG, differs or "", outcome)
+
+
+def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonce: str) -> TestResult:
+    """The verdict of a function test that ended well, from the values it sent."""
+    lines = _sent(outcome.results, nonce)
+    expecting = [step for step in steps if step.sends]
+    for number, step in enumerate(expecting):
+        if number >= len(lines):
+            return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
+        differs = _differs(lines[number], step, problem)
+        if differs:
+            return result(Verdict.WRONG, differs, outcome)
+    last = _object(lines[len(expecting)]) if len(lines) > len(expecting) else {}
+    if "failed" in last:
+        return result(Verdict.WRONG, f"AssertionError: {last['failed']}", outcome)
+    if "done" not in last:
+        return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
+    return result(Verdict.PASSED, "", outcome)
+
+
+def _sent(results: bytes, nonce: str) -> list[bytes]:
+    """What the harness sent: lines that do not start with the nonce are not its."""
+    start = nonce.encode() + b" "
+    return [line[len(start) :] for line in results.split(b"\n") if line.startswith(start)]
+
+
+def _object(line: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _differs(line: bytes, step: Step, problem: Problem) -> str:
+    """What is wrong with a value that was sent; empty if nothing is."""
+    try:
+        actual = loads(line)
+        if isinstance(actual, dict) and ("unknown" in actual or "failed" in actual):
+            return f"returned {actual.get('unknown')}" if "unknown" in actual else f"AssertionError: {actual['failed']}"
+        if step.same:
+            return (
+                "" if actual is step.expected else f"expected {step.expected}, got {line[:60].decode(errors='replace')}"
+            )
+        if problem.mode is Mode.FUNCTION:
+            actual, expected = json_view(actual), json_view(step.expected)
+        else:
+            expected = step.expected
+        if same(actual, expected, problem.judge.comparison, problem.judge.tolerance):
+            return ""
+    except MalformedError as error:
+        return str(error)
+    shown = json.dumps(step.expected)
+    return f"expected {shown[:100]}, got {line[:100].decode(errors='replace')}"
+
+
+def judge_by_checker(outcome: Outcome, checker: Outcome) -> TestResult:
+    """The verdict that a problem's checker gave on a run that ended well.
+
+    A checker accepts by printing the number 1 last, and exiting with 0. One that fails has met output that it was not
+    written for: that is a wrong answer, since otherwise a program could choose not to be scored.
+    """
+    failure = failure_of(checker, CHECKER_LIMITS)
+    if failure is not None and failure[0] is Verdict.INFRASTRUCTURE_ERROR:
+        return result(Verdict.INFRASTRUCTURE_ERROR, f"the checker: {failure[1]}", outcome)
+    if failure is not None:
+        return result(Verdict.WRONG, f"the checker: {failure[1]}", outcome)
+    words = checker.stdout.split()
+    if words and _ACCEPTED.fullmatch(words[-1]):
+        return result(Verdict.PASSED, "", outcome)
+    said = checker.stdout.strip()[-100:].decode(errors="replace")
+    return result(Verdict.WRONG, f"the checker says {said!r}", outcome)
+
+
+def failure_of(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:
+    """Why the run did not end well, if it did not; what was printed counts for nothing then."""
+    reply = outcome.reply
+    if outcome.stage == Stage.NOT_CONFINED:
+        return Verdict.INFRASTRUCTURE_ERROR, f"the program could not be locked down: {outcome.message}"
+    if outcome.overflow:
+        return Verdict.TOO_MUCH_OUTPUT, f"printed more than {limits.output_bytes} bytes"
+    if reply.killed_by is KilledBy.CPU_LIMIT or reply.cpu_ns >= limits.cpu_seconds * 1e9:
+        return Verdict.CPU_TIMEOUT, f"used {reply.cpu_ns / 1e9:.2f} of {limits.cpu_seconds:g} CPU seconds"
+    times = f"{reply.wall_ns / 1e9:.2f} s, of which it used a core for {reply.cpu_ns / 1e9:.2f} s"
+    if reply.killed_by is KilledBy.IDLE_LIMIT:
+        return Verdict.WALL_TIMEOUT, f"slept or waited: still there after {times}"
+    if reply.killed_by is KilledBy.WALL_LIMIT:
+        return Verdict.INFRASTRUCTURE_ERROR, f"the machine is too busy to run it: still there after {times}"
+    if reply.status == 0:
+        return None
+    if os.WIFSIGNALED(reply.status):
+        return Verdict.CRASHED, f"killed by {_signal_name(os.WTERMSIG(reply.status))}"
+    last = _last_line(outcome.stderr)
+    if last.startswith("MemoryError"):
+        return Verdict.OUT_OF_MEMORY, last
+    return Verdict.CRASHED, last or f"exit code {os.WEXITSTATUS(reply.status)}"
+
+
+def _last_line(stderr: bytes) -> str:
+    lines = stderr[-2000:].decode("utf-8", "backslashreplace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

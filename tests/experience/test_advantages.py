@@ -1,0 +1,155 @@
+"""Advantages of flat, shuffled, ragged batches are those of the objective called on every group by itself."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openrlhf_maxk.experience.advantages import group_advantages, sequence_log_ratios
+from openrlhf_maxk.experience.group import FILLER
+from openrlhf_maxk.objectives import Form, get_objective, objective_names
+from openrlhf_maxk.options.maxk import MaxKOptions
+
+
+class Batch:
+    """Groups of ``sizes`` and ``ks`` and some fillers, rows in random order; members of a group keep theirs."""
+
+    def __init__(self, sizes: list[int], ks: list[int], fillers: int, seed: int, distance: float = 0.5) -> None:
+        source = random.Random(seed)
+        rows = [100 - number for number, size in enumerate(sizes) for _ in range(size)] + [FILLER] * fillers
+        source.shuffle(rows)
+        k_of = {100 - number: k for number, k in enumerate(ks)} | {FILLER: 1}
+        self.groups = torch.tensor(rows)
+        self.ks = torch.tensor([k_of[row] for row in rows])
+        self.rewards = torch.tensor([source.randint(-4, 4) / 4 for _ in rows])
+        self.log_ratios = torch.tensor([source.gauss(0, distance) for _ in rows])
+
+    def of(self, number: int) -> torch.Tensor:
+        """The rows of a group."""
+        return torch.nonzero(self.groups == number).squeeze(-1)
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted({number for number in self.groups.tolist() if number != FILLER})
+
+    def advantages(self, options: MaxKOptions, on_policy: bool = False):
+        return group_advantages(self.groups, self.rewards, None if on_policy else self.log_ratios, self.ks, options)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    sizes = draw(st.lists(st.integers(2, 7), min_size=1, max_size=6))
+    ks = [draw(st.integers(1, size)) for size in sizes]
+    return Batch(sizes, ks, draw(st.integers(0, 3)), draw(st.integers(0, 2**20)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batches(),
+    st.sampled_from(["none", "first", "exact"]),
+    st.sampled_from(["marginal", "leave_one_out", "none"]),
+    st.sampled_from([0.3, 1.0, float("inf")]),
+)
+@pytest.mark.parametrize("name", objective_names())
+def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, delta_clip):
+    options = MaxKOptions.make(objective=name, correction=correction, baseline=baseline, delta_clip=delta_clip)
+    found = batch.advantages(options)
+    objective = get_objective(name)
+    ess = clamped = 0.0
+    for number in batch.numbers:
+        rows = batch.of(number)
+        k = int(batch.ks[rows[0]])
+        expected = objective(
+            batch.rewards[rows].double(),
+            k,
+            batch.log_ratios[rows].exp().double(),
+            correction=correction,
+            baseline=baseline,
+            delta_clip=delta_clip,
+        )
+        torch.testing.assert_close(found.values[rows].double(), expected.values, atol=1e-5, rtol=1e-5)
+        factors = expected.ratios if objective.form is Form.RATIO else torch.ones(len(rows), dtype=torch.float64)
+        torch.testing.assert_close(found.score_factors[rows].double(), factors, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(
+            (found.values * found.score_factors)[rows].double(), expected.for_score_loss(), atol=1e-5, rtol=1e-5
+        )
+        ess += (expected.ratios.sum() ** 2 / expected.ratios.square().sum()).item()
+        clamped += expected.clamped.sum().item()
+    filler = batch.groups == FILLER
+    assert not found.values[filler].any()
+    ratios = batch.log_ratios[~filler].exp()
+    count = float((~filler).sum())
+    assert found.sums["ratio_mean"] == (pytest.approx(ratios.sum().item(), rel=1e-5), count)
+    assert found.sums["ratio_clamped"] == (clamped, count)
+    assert found.sums["ratio_ess"] == (pytest.approx(ess, rel=1e-5), count)
+    assert found.sums["advantage_abs"] == (pytest.approx(found.values.abs().sum().item(), rel=1e-5), count)
+    assert found.largest_ratio == pytest.approx(ratios.max().item(), rel=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches(), st.sampled_from(objective_names()))
+def test_no_log_ratios_are_log_ratios_of_zero(batch, name):
+    options = MaxKOptions.make(objective=name)
+    without = batch.advantages(options, on_policy=True)
+    batch.log_ratios = torch.zeros_like(batch.log_ratios)
+    zeros = batch.advantages(options)
+    assert torch.equal(without.values, zeros.values)
+    assert torch.equal(without.score_factors, zeros.score_factors)
+    assert without.sums == zeros.sums
+    assert without.largest_ratio == zeros.largest_ratio == 1.0
+
+
+def test_by_hand():
+    """k = 2 of (0, 1, 3), ρ = (2, 1, ½): A_i = 3 · ⅓ Σ over the other l of ρ_l max(r_i, r_l)."""
+    groups = torch.tensor([4, FILLER, 4, 4])
+    rewards = torch.tensor([3.0, 9.0, 0.0, 1.0])
+    log_ratios = torch.tensor([0.5, 7.0, 2.0, 1.0]).log()
+    options = MaxKOptions.make(baseline="none", delta_clip=float("inf"))
+    found = group_advantages(groups, rewards, log_ratios, torch.tensor([2, 1, 2, 2]), options)
+    torch.testing.assert_close(found.values, torch.tensor([2 * 3 + 1 * 3.0, 0, 1 * 1 + 0.5 * 3, 2 * 1 + 0.5 * 3]))
+    torch.testing.assert_close(found.score_factors, torch.tensor([0.5, 1, 2, 1]))
+    assert found.sums["ratio_mean"] == (pytest.approx(3.5), 3.0)
+    assert found.sums["ratio_ess"] == (pytest.approx(3.5**2 / (4 + 1 + 0.25)), 3.0)
+    assert found.sums["ratio_clamped"] == (0.0, 3.0)
+    assert found.largest_ratio == pytest.approx(2.0)
+
+
+def test_the_clamp_is_counted():
+    groups = torch.zeros(3, dtype=torch.int64)
+    options = MaxKOptions.make(delta_clip=0.5)
+    found = group_advantages(
+        groups, torch.tensor([0.0, 1, 2]), torch.tensor([3.0, 0.2, 1.0]).log(), torch.full((3,), 2), options
+    )
+    assert found.sums["ratio_clamped"] == (2.0, 3.0)
+    torch.testing.assert_close(found.score_factors, torch.tensor([1.5, 0.5, 1.0]))
+    assert found.largest_ratio == pytest.approx(3.0), "as it was before the clamp"
+
+
+def test_a_completion_that_the_policy_has_all_but_forgotten_needs_no_clamp():
+    groups, rewards = torch.zeros(3, dtype=torch.int64), torch.tensor([0.0, 1, 2])
+    log_ratios = torch.tensor([-200.0, 0.5, -0.5])  # exp(−200) is 0 in float32
+    options = MaxKOptions.make(baseline="none", delta_clip=float("inf"))
+    found = group_advantages(groups, rewards, log_ratios, torch.full((3,), 2), options)
+    expected = get_objective("offpolicy_bon")(rewards.double(), 2, log_ratios.double().exp(), baseline="none").values
+    torch.testing.assert_close(found.values.double(), expected, atol=1e-6, rtol=1e-6)
+    assert found.values[0] > 1
+
+
+@pytest.mark.parametrize("log_ratios", [None, torch.tensor([0.3, 0.4])], ids=["on-policy", "off-policy"])
+def test_a_micro_batch_of_fillers_has_no_advantages(log_ratios):
+    groups = torch.full((2,), FILLER)
+    found = group_advantages(groups, torch.ones(2), log_ratios, torch.ones(2, dtype=torch.int64), MaxKOptions())
+    assert found.values.tolist() == [0, 0]
+    assert all(count == 0 for _, count in found.sums.values())
+
+
+def test_sequence_log_ratios_sum_over_the_response_alone():
+    log_probs = torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -0.25, -9.0]], requires_grad=True)
+    behaviour = torch.tensor([[-5.0, -1.5, -1.0], [-0.25, -1.25, -1.0]])
+    found = sequence_log_ratios(log_probs, behaviour, torch.tensor([[0, 1, 1], [1, 1, 0]]))
+    assert found.tolist() == [-2.5, 0.75]
+    assert not found.requires_grad

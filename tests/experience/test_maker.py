@@ -1,0 +1,288 @@
+"""The experience maker: groups in, advantages and metrics out, whatever micro-batches cut."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+import torch
+from openrlhf.trainer.ppo_trainer import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.experience import Experience
+
+from openrlhf_maxk.experience.group import (
+    FILLER,
+    GROUP,
+    SEQUENCE_ADVANTAGE,
+    Group,
+    K,
+    group_ids,
+    groups_of,
+    minimum_size,
+    regroup,
+)
+from openrlhf_maxk.experience.maker import GroupExperience
+from openrlhf_maxk.experience.metrics import mean_at_k, powers_of_two, rollout_metrics
+from openrlhf_maxk.experience.sharding import filler
+from openrlhf_maxk.objectives import get_objective
+from openrlhf_maxk.options.maxk import MaxKOptions
+
+from ..rollouts import PAD, arguments, random_group, sample
+
+# Groups
+
+
+def test_groups_are_taken_as_they_are():
+    groups = [random_group(i, size, random.Random(i)) for i, size in enumerate([3, 1])]
+    assert groups_of(groups, 4) == groups
+    assert groups_of([], 4) == []
+
+
+def test_a_flat_list_becomes_groups_of_n():
+    flat = [sample([prompt, 5], [i], float(i)) for prompt in (11, 12) for i in range(3)]
+    groups = groups_of(flat, 3)
+    assert [group.id for group in groups] == [0, 1]
+    assert [group.rewards.tolist() for group in groups] == [[0, 1, 2], [0, 1, 2]]
+    assert [int(member.info[GROUP]) for group in groups for member in group.members] == [0, 0, 0, 1, 1, 1]
+    assert (groups[0].size, groups[0].tokens, groups[0].prompt) == (3, 9, "11 5")
+
+
+def test_a_flat_list_with_a_sample_missing_is_refused():
+    flat = [sample([11], [i], 0.0) for i in range(5)]
+    with pytest.raises(
+        ValueError, match=r"5 rollout samples are not whole groups of --rollout\.n_samples_per_prompt 3"
+    ):
+        groups_of(flat, 3)
+
+
+def test_a_flat_list_that_is_shifted_is_refused():
+    flat = [sample([prompt], [1], 0.0) for prompt in (11, 11, 12, 12, 12, 11)]
+    with pytest.raises(ValueError, match="rollout samples 0 to 2 do not share one prompt"):
+        groups_of(flat, 3)
+
+
+def test_rewards_that_are_to_come_are_none():
+    group = random_group(0, 3, random.Random(0))
+    group.members[1].rewards = None
+    assert group.rewards is None
+
+
+def test_the_smallest_group_that_can_be_trained_on():
+    assert [minimum_size(k) for k in (1, 2, 5)] == [2, 2, 5]
+
+
+def test_regroup_keeps_order_and_leaves_fillers_out():
+    a, b = random_group(4, 2, random.Random(0)), random_group(2, 2, random.Random(1))
+    mixed = [a.members[0], b.members[0], filler(b.members[0]), a.members[1], b.members[1]]
+    found = regroup(mixed)
+    assert [[id(member) for member in group] for group in found] == [list(map(id, g.members)) for g in (a, b)]
+
+
+def test_a_filler_leaves_its_original_alone():
+    original = random_group(4, 1, random.Random(0)).members[0]
+    copy = filler(original)
+    assert not copy.action_mask.any()
+    assert int(copy.info[GROUP]) == FILLER
+    assert original.action_mask.any()
+    assert int(original.info[GROUP]) == 4
+
+
+def test_group_ids_are_read_as_tensor_and_as_list():
+    expected = torch.tensor([3, -1, 3])
+    for given in (expected, [torch.tensor(3), torch.tensor(-1), torch.tensor(3)]):
+        assert torch.equal(group_ids({GROUP: given}), expected)
+
+
+# The maker
+
+SIZES, N = (4, 2, 3), 4
+
+
+def make_maker(kl: float = 0.0, **changes: object) -> RemoteExperienceMaker:
+    options = {
+        "algo__advantage__estimator": "group_norm",
+        "rollout__n_samples_per_prompt": N,
+        "rollout__micro_batch_size": 4,
+        "rollout__max_new_tokens": 6,
+        "actor__num_nodes": 1,
+        "actor__num_gpus_per_node": 1,
+        "reward__clip_range": (-10, 10),
+        "maxk": SimpleNamespace(**MAXK),
+        **changes,
+    }
+    strategy = SimpleNamespace(args=arguments(**options))
+    return RemoteExperienceMaker(
+        None, None, None, None, SimpleNamespace(value=kl), strategy, SimpleNamespace(pad_token_id=PAD)
+    )
+
+
+MAXK = {option.name: getattr(MaxKOptions(), option.name) for option in fields(MaxKOptions)}
+MAXK |= {"k": "2", "delta_clip": math.inf}
+
+
+def made(maker: RemoteExperienceMaker) -> tuple[list[Group], list[Experience]]:
+    """Ragged groups through the maker; the KL of a token is a random number."""
+    source = random.Random(3)
+    groups = [random_group(i, size, source) for i, size in enumerate(SIZES)]
+    experiences = maker.split_rollout_samples(groups)
+    assert len(experiences) == 3, "so that groups are cut"
+    for i, experience in enumerate(experiences):
+        generator = torch.Generator().manual_seed(i)
+        experience.kl = torch.rand(experience.action_mask.shape, generator=generator) * experience.action_mask
+        experience.test_kl = experience.kl.clone()
+    return groups, maker.compute_advantages_and_returns(experiences)
+
+
+def rows(experiences: list[Experience]) -> dict[int, list[dict]]:
+    """The rows of each group, in order, by id."""
+    found: dict[int, list[dict]] = {}
+    for e in experiences:
+        for i, number in enumerate(group_ids(e.info).tolist()):
+            row = {
+                "mask": e.action_mask[i].bool(),
+                "advantages": e.advantages[i],
+                "returns": e.returns[i],
+                "kl": e.test_kl[i],
+                "reward": e.rewards[i].item(),
+                "value": torch.as_tensor(e.info[SEQUENCE_ADVANTAGE])[i].item(),
+                "return": e.info["return"][i].item(),
+                "log_ratio": ((e.action_log_probs[i] - e.rollout_log_probs[i]) * e.action_mask[i]).sum().item(),
+            }
+            found.setdefault(number, []).append(row)
+    return found
+
+
+def test_install_puts_the_mixin_in_front_of_upstreams_class():
+    assert issubclass(RemoteExperienceMaker, GroupExperience)
+    assert RemoteExperienceMaker.make_experience_batch.__module__ == "openrlhf.trainer.ppo_utils.experience_maker"
+
+
+def test_gae_is_refused():
+    with pytest.raises(ValueError, match="set it to group_norm instead of gae"):
+        make_maker(algo__advantage__estimator="gae")
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+def test_a_token_gets_the_advantage_of_its_completion_less_the_kl_from_it_on(kl):
+    groups, experiences = made(make_maker(kl))
+    found = rows(experiences)
+    for group in groups:
+        expected = get_objective("offpolicy_bon")(group.rewards.double(), 2).values
+        for row, value in zip(found[group.id], expected.tolist(), strict=True):
+            assert row["value"] == pytest.approx(value, abs=1e-6)
+            penalty = 0.0
+            for t in reversed(range(len(row["mask"]))):
+                penalty += kl * row["kl"][t].item() * row["mask"][t].item()
+                if row["mask"][t]:
+                    assert row["advantages"][t].item() == pytest.approx(value - penalty, abs=1e-5)
+            assert row["return"] == pytest.approx(value - penalty, abs=1e-5)
+            assert torch.equal(row["returns"], row["advantages"])
+    assert all(experience.kl is None for experience in experiences)
+    assert any(row["value"] != 0 for group in found.values() for row in group)
+
+
+def test_ratios_to_the_sampler_enter_where_it_is_mu():
+    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "behaviour": "rollout"}))
+    groups, experiences = made(maker)
+    moved = 0.0
+    for group in groups:
+        found = rows(experiences)[group.id]
+        ratios = torch.tensor([math.exp(row["log_ratio"]) for row in found], dtype=torch.float64)
+        expected = get_objective("offpolicy_bon")(group.rewards.double(), 2, ratios).values
+        values = torch.tensor([row["value"] for row in found], dtype=torch.float64)
+        torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+        moved += (values - get_objective("offpolicy_bon")(group.rewards.double(), 2).values).abs().sum().item()
+    assert moved > 1e-3
+
+
+def test_rewards_are_clipped_before_the_objective_sees_them():
+    groups, experiences = made(make_maker(reward__clip_range=(-0.25, 0.5)))
+    for group in groups:
+        found = rows(experiences)[group.id]
+        clipped = group.rewards.clamp(-0.25, 0.5)
+        assert [row["reward"] for row in found] == clipped.tolist()
+        expected = get_objective("offpolicy_bon")(clipped.double(), 2).values.tolist()
+        assert [row["value"] for row in found] == pytest.approx(expected, abs=1e-6)
+
+
+def test_upstreams_length_penalty_counts_before_the_objective():
+    penalty = {"reward__overlong_buffer_len": 4, "reward__overlong_penalty_factor": 1.0}
+    groups, experiences = made(make_maker(**penalty))
+    punished = 0
+    for group in groups:
+        lengths = torch.cat([member.response_length for member in group.members])
+        over = (lengths - 2).clamp(0, 4) / 4
+        punished += int((over > 0).sum())
+        expected = get_objective("offpolicy_bon")((group.rewards - over).double(), 2).values.tolist()
+        assert [row["value"] for row in rows(experiences)[group.id]] == pytest.approx(expected, abs=1e-6)
+    assert punished
+
+
+def test_k_follows_the_schedule():
+    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "k": "4:1"}))
+    groups = [random_group(i, 4, random.Random(i)) for i in range(2)]
+    for progress, k in ((0.0, 4), (1 / 3, 3), (1.0, 1)):
+        maker.progress = progress
+        (one, two) = maker.split_rollout_samples(groups)
+        assert torch.cat([one.info[K], two.info[K]]).tolist() == [k] * 8
+
+
+# Metrics
+
+
+def test_powers_of_two():
+    assert [powers_of_two(n) for n in (1, 2, 3, 8, 12)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 12]]
+
+
+def test_max_at_k_over_ragged_groups_by_hand():
+    found = mean_at_k([torch.tensor([0.0, 1.0, 0.5]), torch.tensor([1.0, 0.0])], "x/")
+    assert found == pytest.approx(
+        {
+            "x/max@1": (0.5 + 0.5) / 2,
+            "x/pass@1": (1 / 3 + 1 / 2) / 2,
+            "x/max@2": ((1 + 0.5 + 1) / 3 + 1) / 2,
+            "x/pass@2": (2 / 3 + 1) / 2,
+            "x/max@3": 1.0,  # the smaller group does not count
+            "x/pass@3": 1.0,
+        }
+    )
+
+
+def test_rollout_metrics_by_hand():
+    same, other = sample([11, 5], [7, 8], 1.0, seed=1), sample([11, 5], [7, 8], 0.0, seed=2)
+    flat = [sample([12], [9], 0.5, seed=3), sample([12], [10], 0.5, seed=4)]
+    groups = [Group(0, [same, other]), Group(1, flat)]
+    maker = make_maker(rollout__micro_batch_size=3)
+    experiences = maker.split_rollout_samples(groups)
+    trailing = Experience.concat_experiences([filler(same)], PAD)
+    experiences.append(trailing)
+    values = iter([[1.0, 0.0], [0.0, 0.0], [9.0]])
+    expected_surprise = expected_mismatch = 0.0
+    for experience in experiences:
+        experience.info[SEQUENCE_ADVANTAGE] = torch.tensor(next(values))
+    for member in (same, other, *flat):
+        for t in range(member.action_mask.shape[1]):
+            if member.action_mask[0, t]:
+                expected_surprise -= member.action_log_probs[0, t].item()
+                expected_mismatch += abs((member.action_log_probs - member.rollout_log_probs)[0, t].item())
+    found = rollout_metrics(experiences)
+    assert found == pytest.approx(
+        {
+            "rollout/max@1": 0.5,
+            "rollout/pass@1": 0.25,
+            "rollout/max@2": 0.75,
+            "rollout/pass@2": 0.5,
+            "rollout/k": 2.0,
+            "rollout/groups": 2.0,
+            "rollout/no_signal": 0.5,
+            "rollout/distinct": (1 / 2 + 1) / 2,
+            "rollout/policy_entropy": expected_surprise / 6,
+            "rollout/sampler_mismatch": expected_mismatch / 6,
+        },
+        rel=1e-5,
+    )
+    for experience in experiences:
+        experience.rollout_log_probs = None
+    assert "rollout/sampler_mismatch" not in rollout_metrics(experiences)
