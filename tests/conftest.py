@@ -1,13 +1,32 @@
-"""OpenRLHF can be imported on CPU only behind this package's seams, and test modules import it at their top."""
+"""What every test may rely on: OpenRLHF behind this package's seams, signals that end a child, a time to end in."""
 
 from __future__ import annotations
 
 import importlib.util
+import signal
+
+import pytest
 
 import openrlhf_maxk
 
+SECONDS, SLOW_SECONDS = 300, 1800  # far more than any test takes on two cores slowed down to a third
+
 
 def pytest_sessionstart() -> None:
-    """Before collection; without OpenRLHF (the mathematics alone is installed) there is nothing to extend."""
+    """Before collection, which imports OpenRLHF; with the mathematics alone installed there is nothing to extend."""
+    _default_signals_for_children()
     if importlib.util.find_spec("openrlhf") is not None:
         openrlhf_maxk.install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that hangs fails, with the stack of every thread."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(SLOW_SECONDS if item.get_closest_marker("slow") else SECONDS))
+
+
+def _default_signals_for_children() -> None:
+    """In a background job (``nohup … &``) these are ignored, which children inherit; what is handled, they do not."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)

@@ -118,7 +118,6 @@ def test_an_interrupted_run_stops_everything(folder, sent):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -127,7 +126,7 @@ def test_an_interrupted_run_stops_everything(folder, sent):
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
         (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
         text = process.stdout.read()
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=300) == 1
     assert "interrupted" in text
     assert "Traceback" not in text
     gone(family)
@@ -207,8 +206,8 @@ def logged(folder: Path) -> dict[str, list[float]]:
     return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
 
 
-def gone(pids: list[int], seconds: float = 60) -> None:
-    """Wait until none of the processes is left."""
+def gone(pids: list[int], seconds: float = 120) -> None:
+    """Wait until none is left; Ray's own wait for their head for 60 s (its gcs_rpc_server_reconnect_timeout_s)."""
     deadline = time.monotonic() + seconds
     while left := [pid for pid in pids if alive(pid)]:
         assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in left]

@@ -1,8 +1,8 @@
 """Programs that a sandbox must survive, with the verdicts that are right for them.
 
 They stand in ``hostile.txt``, each under a line ``=== name: verdicts``; what a text file cannot hold is built here.
-Each is run on standard input ``1 2`` with ``3`` expected and a fraction of a CPU second. ``{marker}`` stands for a name
-that the tests look for afterwards, ``{secret}`` for what no program may find.
+Each is run on standard input ``1 2`` with ``3`` expected, and a CPU limit that is short where a verdict says that it is
+reached. ``{marker}`` stands for a name that the tests look for afterwards, ``{secret}`` for what no program may find.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def _start_ray() -> bool:
 
 def _python_path() -> str:
     """Lets workers import this package wherever they start."""
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[3])
     return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
 
 

@@ -109,7 +109,8 @@ def test_killed_while_generating_and_resumed(folder, undisturbed):
                 break
             time.sleep(0.01)
         process.wait()
-        deadline = time.monotonic() + 60
+        # What of Ray had not reached its head yet waits for it as long as this: its gcs_rpc_server_reconnect_timeout_s.
+        deadline = time.monotonic() + 60 + 60
         while descendants() and time.monotonic() < deadline:
             time.sleep(0.2)
         assert descendants() == []

@@ -193,7 +193,7 @@ class TestFunctions:
         assert verdicts(executor.run("def f(): return [1.0000001]", replace(problem, judge=Judge()))) == [WRONG]
 
     def test_huge_results(self, executor: Executor) -> None:
-        problem = function("f", ([], 3))
+        problem = replace(function("f", ([], 3)), limits=Limits(cpu_seconds=10.0))
         assert verdicts(executor.run("def f(): return [0] * 10**6", problem)) == [Verdict.TOO_MUCH_OUTPUT]
         assert verdicts(executor.run("def f(): return 1 << 10**6", problem)) == [WRONG]
 
