@@ -17,9 +17,16 @@ class GroupPolicyLoss(nn.Module):
     """In place of OpenRLHF's ``PolicyLoss`` in its training step, around it.
 
     Called with the log-probs of the forward pass that is being trained on, it takes ρ from them where the micro-batch
-    holds whole groups, computes the objective's advantages at that ρ, and gives them to upstream's PPO loss (ratio
-    form) or to the score-function loss. Where groups are cut by micro-batches, :attr:`computed` holds what was computed
-    for the whole optimizer step beforehand.
+    holds whole groups, and computes the objective's advantages A at that ρ. Where groups are cut by micro-batches,
+    :attr:`computed` holds what was computed for the whole optimizer step beforehand. What becomes of A, with ρ_i the
+    ratio of a whole completion and ρ_it that of one of its tokens:
+
+    * ``ppo``: upstream's loss, −min(ρ_it A_i, clip(ρ_it) A_i) for every token.
+    * ``sequence_clip``: −min(ρ_i A_i, clip(ρ_i) A_i) for every completion (arXiv:2510.23393, eq. 4).
+    * ``score``: −ρ_i A_i log π(y_i|x), never clipped; an objective in score form has its ρ_i in A_i.
+
+    The last two are sums over tokens of −log π(y_it|·) times a weight without gradient. All three have the same
+    gradient where the policy has not moved, and are aggregated in the same way.
     """
 
     def __init__(self, ppo: PolicyLoss, options: MaxKOptions) -> None:
@@ -30,6 +37,7 @@ class GroupPolicyLoss(nn.Module):
         self.computed: GroupAdvantages | None = None  # its advantages, if known already; then what was used
         self.policy_is_behaviour = False  # no optimizer step has been taken since the rollout
         self.drift = 0.0  # mean |log ρ| as measured, even where ρ is known to be 1
+        self.silenced: dict[str, tuple[float, float]] = {}  # what the clip left without gradient, and of how many
 
     def forward(
         self,
@@ -64,18 +72,40 @@ class GroupPolicyLoss(nn.Module):
         change = self.computed.values - self.batch.sequence_advantages
         advantages = advantages + change[:, None] * action_mask
 
-        if self.options.loss == "score":
-            weights = advantages * self.computed.score_factors[:, None]
-            loss = aggregate_loss(
-                -log_probs * weights, action_mask, token_level_loss=self.ppo.token_level_loss, **loss_batch_info
+        if self.options.loss == "ppo":
+            token_ratios = (log_probs.detach() - behaviour).exp()
+            self._note(self._clipped(token_ratios, advantages), advantages, action_mask)
+            return self.ppo(
+                log_probs,
+                behaviour,
+                advantages,
+                action_mask=action_mask,
+                rollout_log_probs=rollout_log_probs,
+                **loss_batch_info,
             )
-            kl = -(measured / action_mask.sum(-1).clamp(min=1)).mean()
-            return loss, torch.zeros_like(kl), kl, None, None
-        return self.ppo(
-            log_probs,
-            behaviour,
-            advantages,
-            action_mask=action_mask,
-            rollout_log_probs=rollout_log_probs,
-            **loss_batch_info,
-        )
+        if self.options.loss == "score":
+            clipped = torch.zeros_like(action_mask, dtype=torch.bool)
+            weights = advantages * self.computed.score_factors[:, None]
+        else:
+            ratios = self.computed.ratios[:, None]
+            clipped = self._clipped(ratios, advantages)
+            weights = advantages * ratios * ~clipped
+        self._note(clipped, advantages, action_mask)
+        loss = aggregate_loss(-log_probs * weights, action_mask, **loss_batch_info)
+        kl = -(measured / action_mask.sum(-1).clamp(min=1)).mean()
+        return loss, (clipped * action_mask).sum() / action_mask.sum().clamp(min=1), kl, None, None
+
+    def _clipped(self, ratios: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """Where PPO's clip leaves no gradient, bool, (B, A)."""
+        above = (advantages > 0) & (ratios > 1 + self.ppo.clip_eps_high)
+        below = (advantages < 0) & (ratios < 1 - self.ppo.clip_eps_low)
+        if self.ppo.dual_clip is not None:
+            below |= (advantages < 0) & (ratios > self.ppo.dual_clip)
+        return above | below
+
+    def _note(self, clipped: torch.Tensor, advantages: torch.Tensor, action_mask: torch.Tensor) -> None:
+        tokens, lost = float(action_mask.sum()), clipped * action_mask
+        self.silenced = {
+            "clipped_positive": (float((lost * (advantages > 0)).sum()), tokens),
+            "clipped_negative": (float((lost * (advantages < 0)).sum()), tokens),
+        }

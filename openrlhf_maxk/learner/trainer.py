@@ -71,12 +71,29 @@ class GroupLearner(Upstream):
         loss_fn.batch, loss_fn.computed = GroupBatch.of(batch), computed
         for key in (GROUP, K, SEQUENCE_ADVANTAGE):
             del batch.info[key]
-        status = super().training_step(batch, kl_ctl, step, info)
+        divisor = self._divisor(info)
+        status = super().training_step(batch, kl_ctl, step, {**info, "batch_num_tokens": divisor})
+        for name in ("policy_loss", "kl", "entropy_loss"):  # logged as means over tokens, whatever divides the loss
+            if status["weights"].get(name) == "token":
+                status["metrics"][name] = status["metrics"][name] * (divisor / info["batch_num_tokens"])
         assert loss_fn.computed is not None
         count = float(len(batch.rewards))
-        status["group_sums"] = {**loss_fn.computed.sums, "log_ratio_abs_measured": (loss_fn.drift * count, count)}
+        status["group_sums"] = {
+            **loss_fn.computed.sums,
+            **loss_fn.silenced,
+            "log_ratio_abs_measured": (loss_fn.drift * count, count),
+        }
         status["ratio_max"] = loss_fn.computed.largest_ratio
         return status
+
+    def _divisor(self, info: dict) -> torch.Tensor:
+        """What the sums over tokens of loss, KL and entropy are divided by, in upstream's terms (see ``info``).
+
+        ``constant``: completions × the most tokens that one may have, which nothing that was sampled changes.
+        """
+        if self.maxk.aggregate == "token":
+            return info["batch_num_tokens"]
+        return info["global_batch_size"] * (self.args.rollout.max_new_tokens or self.args.data.max_len)
 
     @torch.no_grad()
     def _advantages_of(self, window: Sequence[Experience]) -> list[GroupAdvantages]:
@@ -93,15 +110,7 @@ class GroupLearner(Upstream):
             torch.cat([batch.ks for batch in batches]),
             self.maxk,
         )
-        lengths = [len(batch.rewards) for batch in batches]
-        parts = [
-            GroupAdvantages(values, factors, {}, computed.largest_ratio)
-            for values, factors in zip(
-                computed.values.split(lengths), computed.score_factors.split(lengths), strict=True
-            )
-        ]
-        parts[0].sums = computed.sums  # of the whole step, to be counted once
-        return parts
+        return computed.split([len(batch.rewards) for batch in batches])
 
     def _log_ratios(self, batch: Experience) -> torch.Tensor:
         log_probs = self.actor(batch.sequences, batch.action_mask, attention_mask=batch.attention_mask)

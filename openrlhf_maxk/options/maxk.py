@@ -87,9 +87,18 @@ class MaxKOptions:
     )
     loss: str = _option(
         "ppo",
-        "ppo: OpenRLHF's clipped token ratios times the advantage; score: log π times ρ times the advantage, "
-        "the exact gradient at any distance from μ",
-        choices=("ppo", "score"),
+        "ppo: OpenRLHF's clipped token ratios times the advantage; sequence_clip: the clipped ratio of the whole "
+        "completion, as the paper's eq. 4; score: log π times ρ times the advantage, never clipped",
+        choices=("ppo", "sequence_clip", "score"),
+    )
+    aggregate: str = _option(
+        "constant",
+        "what a sum over tokens is divided by: completions × --rollout.max_new_tokens (constant), or the number of "
+        "tokens sampled (token)",
+        choices=("constant", "token"),
+    )
+    min_ess: float = _option(
+        0.2, "a group whose ratios have an effective sample size below this share of it is taken as on-policy"
     )
     problems: str | None = _option(
         None, "a folder of problems: rewards come from running programs against their tests, labels are problem ids"
@@ -140,6 +149,8 @@ class MaxKOptions:
         get_objective(self.objective)
         if not self.delta_clip > 0:
             raise ValueError(f"--maxk.delta_clip {self.delta_clip} must be above 0 (inf for no clamping)")
+        if not 0 <= self.min_ess <= 1:
+            raise ValueError(f"--maxk.min_ess {self.min_ess} must be a share between 0 (never) and 1")
         if not 0 <= self.max_lost <= 1:
             raise ValueError(f"--maxk.max_lost {self.max_lost} must be a share between 0 and 1")
         if self.reward_workers < 1:

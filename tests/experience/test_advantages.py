@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openrlhf_maxk.experience.advantages import group_advantages, sequence_log_ratios
+from openrlhf_maxk.experience.advantages import effective_size, group_advantages, sequence_log_ratios
 from openrlhf_maxk.experience.group import FILLER
 from openrlhf_maxk.objectives import Form, get_objective, objective_names
 from openrlhf_maxk.options.maxk import MaxKOptions
@@ -59,14 +59,20 @@ def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, del
     options = MaxKOptions.make(objective=name, correction=correction, baseline=baseline, delta_clip=delta_clip)
     found = batch.advantages(options)
     objective = get_objective(name)
-    ess = clamped = 0.0
+    raw_ess = ess = clamped = fallen = 0.0
     for number in batch.numbers:
         rows = batch.of(number)
         k = int(batch.ks[rows[0]])
+        used = batch.log_ratios[rows].exp().double()
+        whole = (used.sum() ** 2 / used.square().sum()).item()
+        raw_ess += whole
+        if whole < 0.2 * len(rows):
+            used = torch.ones_like(used)
+            fallen += len(rows)
         expected = objective(
             batch.rewards[rows].double(),
             k,
-            batch.log_ratios[rows].exp().double(),
+            used,
             correction=correction,
             baseline=baseline,
             delta_clip=delta_clip,
@@ -74,6 +80,7 @@ def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, del
         torch.testing.assert_close(found.values[rows].double(), expected.values, atol=1e-5, rtol=1e-5)
         factors = expected.ratios if objective.form is Form.RATIO else torch.ones(len(rows), dtype=torch.float64)
         torch.testing.assert_close(found.score_factors[rows].double(), factors, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found.ratios[rows].double(), expected.ratios, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(
             (found.values * found.score_factors)[rows].double(), expected.for_score_loss(), atol=1e-5, rtol=1e-5
         )
@@ -85,7 +92,9 @@ def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, del
     count = float((~filler).sum())
     assert found.sums["ratio_mean"] == (pytest.approx(ratios.sum().item(), rel=1e-5), count)
     assert found.sums["ratio_clamped"] == (clamped, count)
-    assert found.sums["ratio_ess"] == (pytest.approx(ess, rel=1e-5), count)
+    assert found.sums["ratio_ess"] == (pytest.approx(raw_ess, rel=1e-5), count)
+    assert found.sums["ratio_ess_clamped"] == (pytest.approx(ess, rel=1e-5), count)
+    assert found.sums["ratio_fallback"] == (fallen, count)
     assert found.sums["advantage_abs"] == (pytest.approx(found.values.abs().sum().item(), rel=1e-5), count)
     assert found.largest_ratio == pytest.approx(ratios.max().item(), rel=1e-6)
 
@@ -153,3 +162,27 @@ def test_sequence_log_ratios_sum_over_the_response_alone():
     found = sequence_log_ratios(log_probs, behaviour, torch.tensor([[0, 1, 1], [1, 1, 0]]))
     assert found.tolist() == [-2.5, 0.75]
     assert not found.requires_grad
+
+
+def test_a_group_of_ratios_that_say_nothing_is_taken_as_on_policy():
+    """Six completions, one with nearly all of the weight: its group falls back, the other group does not."""
+    groups = torch.tensor([1] * 6 + [2] * 6)
+    rewards = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.25, 3.0] * 2)
+    log_ratios = torch.tensor([9.0, 0, 0, 0, 0, 0] + [0.5, 0, 0, 0, 0, -0.5])
+    ks = torch.full_like(groups, 3)
+    found = group_advantages(groups, rewards, log_ratios, ks, MaxKOptions())
+    on_policy = group_advantages(groups, rewards, None, ks, MaxKOptions())
+    never = group_advantages(groups, rewards, log_ratios, ks, MaxKOptions(min_ess=0.0))
+    assert torch.equal(found.values[:6], on_policy.values[:6])
+    assert torch.equal(found.ratios[:6], torch.ones(6))
+    assert torch.equal(found.values[6:], never.values[6:])
+    assert not torch.equal(never.values[:6], on_policy.values[:6])
+    assert found.sums["ratio_fallback"] == (6.0, 12.0)
+    assert never.sums["ratio_fallback"] == (0.0, 12.0)
+    assert found.sums["ratio_ess"] == never.sums["ratio_ess"], "what was measured is reported"
+    assert found.sums["ratio_ess"][0] < 1.1 + 6 < found.sums["ratio_ess_clamped"][0]
+
+
+def test_the_effective_size_of_ratios_that_overflow():
+    log_ratios = torch.tensor([[2000.0, 2000.0, -2000.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert effective_size(log_ratios).tolist() == [2.0, 3.0]

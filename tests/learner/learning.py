@@ -99,10 +99,12 @@ class Strategy:
 def make_arguments(n: int, batch: int, micro: int, ranks: int = 1, **changes: object) -> SimpleNamespace:
     """Arguments of a learner; the loss is the score loss without baseline and clamp unless ``changes`` say so."""
     maxk = {field.name: getattr(MaxKOptions(), field.name) for field in fields(MaxKOptions)}
-    maxk |= {"k": str(K), "loss": "score", "baseline": "none", "delta_clip": math.inf}
+    maxk |= {"k": str(K), "loss": "score", "aggregate": "token", "baseline": "none", "delta_clip": math.inf}
+    maxk |= {"min_ess": 0.0}
     options: dict[str, object] = {
         "rollout__n_samples_per_prompt": n,
         "rollout__micro_batch_size": 3,
+        "rollout__max_new_tokens": 40,
         "train__batch_size": batch,
         "train__micro_batch_size": micro,
         "train__max_epochs": 2,
