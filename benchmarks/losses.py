@@ -3,7 +3,7 @@
     python -m openrlhf_maxk.cli.mini --out outputs/mini
     python benchmarks/losses.py outputs/mini --out outputs/losses.jsonl [--losses ppo score …] [--seeds 0 1 2] …
 
-Each run takes the project's own objective, loss and aggregation (``GroupPolicyLoss``) through 30 steps of 32 prompts
+Each run takes the project's own objective, loss and aggregation (``GroupPolicyLoss``) through 20 steps of 32 prompts
 with 8 completions, sampled by transformers in this process and judged by running the programs, then measures the model
 on the validation split. A run that the file has already is not made again. Prints one line a setting: mean over seeds,
 with the standard deviation of max@8.
@@ -39,9 +39,9 @@ from openrlhf_maxk.options.maxk import MaxKOptions  # noqa: E402
 from openrlhf_maxk.problems.record import Problem  # noqa: E402
 from openrlhf_maxk.problems.store import ProblemStore  # noqa: E402
 
-PROMPTS, N, K, STEPS, NEW_TOKENS = 32, 8, 4, 30, 40
-GROUPS_A_STEP, KL, EVALUATED = 16, 0.01, 64
-SHOWN = (1, 8, 32, 64)
+PROMPTS, N, K, STEPS, NEW_TOKENS = 32, 8, 4, 20, 40
+GROUPS_A_STEP, KL, EVALUATED = 16, 0.01, 32
+SHOWN = (1, 4, 8, 32)
 
 
 def main() -> None:
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=["ppo", "sequence_clip", "score"])
     parser.add_argument("--baselines", nargs="+", default=["marginal", "leave_one_out"])
     parser.add_argument("--aggregates", nargs="+", default=["constant"])
-    parser.add_argument("--rates", type=float, nargs="+", default=[5e-5, 2e-4])
-    parser.add_argument("--epochs", type=int, nargs="+", default=[3, 10])
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-4, 5e-5])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[10, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", default="0/1", help="of several processes, which one this is: 0/2, 1/2")
     options = parser.parse_args()
@@ -87,7 +87,7 @@ def table(records: list[dict[str, Any]], settings: list[dict[str, Any]]) -> None
     for record in records:
         if record["setting"] in settings:
             by_setting[tuple(list(record["setting"].items())[1:])].append(record)
-    names = [*(f"max@{k}" for k in SHOWN), "pass@1", "pass@64", "entropy", "ess", "clipped"]
+    names = [*(f"max@{k}" for k in SHOWN), "pass@1", "pass@32", "entropy", "ess", "clipped"]
     print("| epochs, rate, objective, loss, baseline, aggregate | seeds | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 2) + "|")
     for key, same in by_setting.items():

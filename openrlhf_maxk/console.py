@@ -65,6 +65,8 @@ class Follower(threading.Thread):
                 say(line(content["step"], content["metrics"], self._shown))
             elif event == "evaluation":
                 say(f"step {content['step']} evaluation: {pairs(content['metrics'])}")
+            elif event == "warning":
+                say(f"warning: {content['text']}")
             elif event == "checkpoint":
                 say(f"step {content['step']}: checkpoint saved")
         if bar is not None:

@@ -18,7 +18,7 @@ def compute_eval_metrics(eval_dataloader: Iterable[Any], groups: Sequence[Group]
     """Unbiased max@k and pass@k for every data source, k = 1, 2, 4, … n, with response lengths and truncation.
 
     In place of OpenRLHF's function of the same name; any of the names can be ``--ckpt.best_metric_key``. Its
-    ``eval_<source>_pass1`` (the mean reward, which picks the best checkpoint by default) is kept.
+    ``eval_<source>_pass1`` (the mean score, which picks the best checkpoint by default) is kept.
     """
     if not groups:
         return {}
@@ -27,10 +27,11 @@ def compute_eval_metrics(eval_dataloader: Iterable[Any], groups: Sequence[Group]
         for batch_sources, prompts, *_ in eval_dataloader
         for source, prompt in zip(batch_sources, prompts, strict=True)
     }
-    rewards: dict[str, list[torch.Tensor]] = defaultdict(list)
+    found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
     for group in groups:
         assert group.rewards is not None
-        rewards[sources.get(group.prompt, "unknown")].append(group.rewards.float())
+        assert group.scores is not None
+        found[sources.get(group.prompt, "unknown")].append((group.rewards.float(), group.scores.float()))
     members = [member for group in groups for member in group.members]
     logs = {
         "eval_response_length_mean": sum(m.response_length.item() for m in members) / len(members),
@@ -38,9 +39,9 @@ def compute_eval_metrics(eval_dataloader: Iterable[Any], groups: Sequence[Group]
         "eval_num_samples": float(len(members)),
         "eval_lost_completions": float(sum(group.lost for group in groups)),
     }
-    for source, of_source in rewards.items():
+    for source, of_source in found.items():
         logs |= mean_at_k(of_source, f"eval_{source}_")
-        logs[f"eval_{source}_pass1"] = logs[f"eval_{source}_max@1"]
+        logs[f"eval_{source}_pass1"] = torch.stack([scores.mean() for _, scores in of_source]).mean().item()
     return logs
 
 

@@ -9,7 +9,8 @@ batching), and :func:`regroup` puts the groups together again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields
 
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
@@ -56,6 +57,13 @@ class Group:
         return torch.cat([member.rewards for member in self.members])
 
     @property
+    def scores(self) -> torch.Tensor | None:
+        """What tells whether a completion passes, shape (size,): the task's score, else the reward; None as above."""
+        if any(member.scores is None for member in self.members):
+            return self.rewards
+        return torch.cat([member.scores for member in self.members])
+
+    @property
     def tokens(self) -> int:
         """Prompt and response tokens of all members."""
         return int(sum(member.total_length.item() for member in self.members))
@@ -70,6 +78,18 @@ def group_ids(info: dict) -> torch.Tensor:
     """The group ids of a batch's ``info``, int64, shape (B,)."""
     ids = info[GROUP]
     return torch.as_tensor([int(i) for i in ids]) if isinstance(ids, list) else ids.long().reshape(-1)
+
+
+def without_fillers(experience: Experience) -> Experience:
+    """What is known of each completion of a batch (outcomes and ``info``), the fillers' rows left out."""
+    keep = group_ids(experience.info) != FILLER
+    kept = copy(experience)
+    for column in fields(Experience):
+        value = getattr(experience, column.name)
+        if Experience.is_episode_tensor_field(column.name) and value is not None:
+            setattr(kept, column.name, value[keep])
+    kept.info = {name: torch.as_tensor(values)[keep] for name, values in experience.info.items()}
+    return kept
 
 
 def regroup(samples: Iterable[Experience]) -> list[list[Experience]]:

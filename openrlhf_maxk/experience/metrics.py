@@ -18,33 +18,37 @@ def powers_of_two(n: int) -> list[int]:
     return ks if ks[-1] == n else [*ks, n]
 
 
-def mean_at_k(groups: Sequence[torch.Tensor], prefix: str = "") -> dict[str, float]:
-    """max@k of the rewards of groups and pass@k (a reward of 1 passes), by the unbiased estimators.
+def mean_at_k(groups: Sequence[tuple[torch.Tensor, torch.Tensor]], prefix: str = "") -> dict[str, float]:
+    """max@k of the rewards of groups and pass@k of their scores (1 passes), by the unbiased estimators.
 
     Args:
-        groups: the rewards of each group, any sizes. A group smaller than a k does not count for that k.
+        groups: rewards and scores of each group, any sizes. A group smaller than a k does not count for that k.
         prefix: before every name.
     """
     by_size: dict[int, list[torch.Tensor]] = defaultdict(list)
-    for rewards in groups:
-        by_size[len(rewards)].append(rewards.float())
-    stacks = {size: torch.stack(same) for size, same in by_size.items()}
+    for rewards, scores in groups:
+        by_size[len(rewards)].append(torch.stack([rewards.float(), (scores >= 1).float()]))
+    stacks = {size: torch.stack(same, dim=1) for size, same in by_size.items()}  # (2, groups, size)
     metrics = {}
     for k in powers_of_two(max(stacks)):
         large = [stack for size, stack in stacks.items() if size >= k]
-        metrics[f"{prefix}max@{k}"] = torch.cat([max_at_k(stack, k) for stack in large]).mean().item()
-        metrics[f"{prefix}pass@{k}"] = torch.cat([pass_at_k((stack >= 1).float(), k) for stack in large]).mean().item()
+        metrics[f"{prefix}max@{k}"] = torch.cat([max_at_k(rewards, k) for rewards, _ in large]).mean().item()
+        metrics[f"{prefix}pass@{k}"] = torch.cat([pass_at_k(passed, k) for _, passed in large]).mean().item()
     return metrics
 
 
 def rollout_metrics(experiences: Sequence[Experience]) -> dict[str, float]:
     """The metrics of one step's experience, fillers left out.
 
+    max@k is that of the rewards, which training maximises; pass@k that of the task's scores, before any terms for form
+    or length.
+
     ``policy_entropy`` is the mean of −log π over the sampled tokens: an unbiased estimate of the policy's token entropy
     at the sampling temperature with top-p 1, at no cost. ``sampler_mismatch`` is the mean difference, over those
     tokens, between the learner's log-probs and vLLM's own, where vLLM was asked for them.
     """
     rewards: dict[int, list[float]] = defaultdict(list)
+    scores: dict[int, list[float]] = defaultdict(list)
     texts: dict[int, set[tuple[int, ...]]] = defaultdict(set)
     signal: dict[int, bool] = defaultdict(bool)
     surprise = tokens = mismatch = 0.0
@@ -55,6 +59,8 @@ def rollout_metrics(experiences: Sequence[Experience]) -> dict[str, float]:
             if number == FILLER:
                 continue
             rewards[number].append(experience.rewards[row].item())
+            score = experience.rewards if experience.scores is None else experience.scores
+            scores[number].append(score[row].item())
             signal[number] |= bool(advantages[row] != 0)
             response = experience.sequences[row, 1:][mask[row]]
             texts[number].add(tuple(response.tolist()))
@@ -65,7 +71,7 @@ def rollout_metrics(experiences: Sequence[Experience]) -> dict[str, float]:
                 mismatch += difference[mask[row]].abs().sum().item()
     sampler = {} if experiences[0].rollout_log_probs is None else {"rollout/sampler_mismatch": mismatch / tokens}
     return {
-        **mean_at_k([torch.tensor(group) for group in rewards.values()], "rollout/"),
+        **mean_at_k([(torch.tensor(rewards[g]), torch.tensor(scores[g])) for g in rewards], "rollout/"),
         "rollout/k": float(torch.as_tensor(experiences[0].info[K]).float()[0]),
         "rollout/groups": float(len(rewards)),
         "rollout/no_signal": 1 - sum(signal.values()) / len(rewards),

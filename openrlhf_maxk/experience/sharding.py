@@ -28,14 +28,11 @@ SizedItem = TypeVar("SizedItem", bound=Sized)
 def shard(groups: Sequence[SizedItem], ranks: int) -> list[list[SizedItem]]:
     """Deal groups to ranks: counts differ by at most one, tokens are balanced (longest first to the lightest rank).
 
-    Raises:
-        ValueError: if there are fewer groups than ranks.
+    With fewer groups than ranks, as at the end of the data, the last ranks get none.
     """
-    if len(groups) < ranks:
-        raise ValueError(f"{len(groups)} groups cannot be shared out to {ranks} learner ranks")
     larger = len(groups) % ranks  # so many ranks take one group more
     room = [len(groups) // ranks + (rank < larger) for rank in range(ranks)]
-    lightest = [(0, rank) for rank in range(ranks)]
+    lightest = [(0, rank) for rank in range(ranks) if room[rank]]
     shards: list[list[SizedItem]] = [[] for _ in range(ranks)]
     for group in sorted(groups, key=lambda g: -g.tokens):
         tokens, rank = heapq.heappop(lightest)
@@ -55,12 +52,13 @@ def even_chunks(items: Sequence[Item], count: int) -> list[list[Item]]:
 def forward_batches(shards: Sequence[Sequence[Group]], rows: int) -> list[list[list[Experience]]]:
     """The micro-batches of every rank for a forward pass: [rank][micro-batch] → at most ``rows`` single samples.
 
-    Every rank gets the same number (ZeRO-3 gathers parameters in step). A rank with fewer rows than micro-batches
-    repeats a row as a filler, which carries the group id ``FILLER``.
+    Every rank gets the same number (ZeRO-3 gathers parameters in step). A rank with fewer rows than micro-batches gets
+    copies of a row as fillers, which carry the group id ``FILLER``.
     """
     members = [[member for group in groups for member in group.members] for groups in shards]
     count = max(-(-len(rank) // rows) for rank in members)
-    return [even_chunks(rank + [filler(rank[-1])] * (count - len(rank)), count) for rank in members]
+    spare = filler(next(member for rank in members for member in rank))
+    return [even_chunks(rank + [spare] * (count - len(rank)), count) for rank in members]
 
 
 def filler(sample: Experience) -> Experience:

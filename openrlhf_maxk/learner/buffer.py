@@ -49,17 +49,27 @@ class GroupReplayBuffer:
         return len(self._samples)
 
     def groups(self) -> list[list[Experience]]:
-        """The groups, each a list of single samples; fillers are left out."""
+        """The groups, each a list of single samples; fillers are left out. None for a rank that was dealt no group."""
         return regroup(self._samples)
+
+    def filler(self) -> Experience:
+        """A single sample that stands for nothing; see :func:`~openrlhf_maxk.experience.sharding.filler`."""
+        return filler(self._samples[0])
 
 
 def optimizer_steps(
-    groups: Sequence[Sequence[Experience]], steps: int, micro_batches: int, whole: bool, shuffle: torch.Generator
+    groups: Sequence[Sequence[Experience]],
+    spare: Experience,
+    steps: int,
+    micro_batches: int,
+    whole: bool,
+    shuffle: torch.Generator,
 ) -> Iterator[list[Experience]]:
     """Shuffle groups, never their members, and cut them into optimizer steps of whole groups.
 
     Args:
-        groups: the groups of this rank.
+        groups: the groups of this rank; there may be none.
+        spare: the filler.
         steps: the number of optimizer steps, the same on all ranks.
         micro_batches: the number of micro-batches in each, the same on all ranks.
         whole: whether micro-batches hold whole groups, or a group may continue in the next one.
@@ -75,7 +85,7 @@ def optimizer_steps(
             batches = [list(chain.from_iterable(part)) for part in even_chunks(window, micro_batches)]
         else:
             batches = even_chunks(list(chain.from_iterable(window)), micro_batches)
-        yield [make_experience_batch(batch or [filler(groups[0][0])]) for batch in batches]
+        yield [make_experience_batch(batch or [spare]) for batch in batches]
 
 
 def count_steps(groups: int, samples_per_step: int, group_size: int) -> int:

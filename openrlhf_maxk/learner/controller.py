@@ -9,10 +9,14 @@ from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.console import Console
 from openrlhf_maxk.evaluation.during_training import check_best_metric
+from openrlhf_maxk.experience.group import without_fillers
+from openrlhf_maxk.learner.schedule import optimizer_steps_of_run, progress
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.upstream.seams import Upstream
 
 logger = init_logger(__name__)
+
+MOST_CLIPPED = 0.01  # of the tokens, before it is said
 
 
 class GroupController(Upstream):
@@ -25,6 +29,7 @@ class GroupController(Upstream):
         steps = math.ceil(len(self.prompts_dataloader) / arguments.rollout.batch_size)  # the last may be smaller
         self.total_steps = max(1, steps * arguments.train.num_episodes)
         self.console = Console.of(arguments)
+        self._warned: set[str] = set()
         check_best_metric(arguments.ckpt.best_metric_key, self.eval_dataloader, arguments.eval.n_samples_per_prompt)
 
     def fit(self, global_step: int = 0) -> None:
@@ -32,9 +37,23 @@ class GroupController(Upstream):
         self.console.send("start", total=self.total_steps)
         super().fit(global_step)
 
+    def get_max_steps(self) -> int:
+        """The optimizer steps of the run, for the learning rate's schedule; upstream leaves out the smaller ones."""
+        args = self.args
+        return optimizer_steps_of_run(
+            len(self.prompts_dataloader),
+            args.rollout.batch_size,
+            args.rollout.n_samples_per_prompt,
+            args.train.batch_size,
+            args.actor.num_nodes * args.actor.num_gpus_per_node,
+            args.train.max_epochs,
+            args.train.num_episodes,
+        )
+
     def init_checkpoint_states(self) -> dict[str, Any]:
         """As upstream; k starts from where a resumed run was."""
         states = super().init_checkpoint_states()
+        self.samples_generator.consumed = states["total_consumed_prompts"]
         self._set_progress(states["global_step"])
         self.console.send("resume", step=states["global_step"])
         return states
@@ -43,16 +62,42 @@ class GroupController(Upstream):
         """One step, with k as the schedule says for it."""
         status, global_step = super().train_step(rollout_samples, global_step)
         self._set_progress(global_step)
+        self._warn_of(status, global_step)
         return status, global_step
 
     def _set_progress(self, global_step: int) -> None:
-        maker = self.experience_maker
-        maker.progress = global_step / max(self.total_steps - 1, 1)
-        self.samples_generator.k = maker.k
+        maker, sampler = self.experience_maker, self.samples_generator
+        prompts = len(self.prompts_dataloader) * self.args.train.num_episodes
+        maker.progress = progress(sampler.consumed, global_step, prompts, self.args.rollout.batch_size)
+        sampler.k = maker.k
+
+    def _warn_of(self, status: dict[str, Any], global_step: int) -> None:
+        """Say once what makes the gradient another one than max@k's; the metrics say it at every step."""
+        clipped = status.get("maxk/clipped_positive", 0.0) + status.get("maxk/clipped_negative", 0.0)
+        fallen = status.get("maxk/ratio_fallback", 0.0)
+        if clipped > MOST_CLIPPED:
+            self._warn(
+                "clip",
+                f"step {global_step}: the clip silences {clipped:.1%} of the tokens (maxk/clipped_*): what is followed "
+                "is no longer the gradient of max@k. Take a smaller learning rate, fewer --train.max_epochs, or "
+                "--maxk.loss score",
+            )
+        if fallen > 0:
+            self._warn(
+                "fallback",
+                f"step {global_step}: the ratios of {fallen:.1%} of the completions say too little (--maxk.min_ess "
+                f"{self.maxk.min_ess}); their groups are taken as on-policy (maxk/ratio_fallback)",
+            )
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning(text)
+            self.console.send("warning", text=text)
 
     def _compute_rollout_stats(self, experiences: Any) -> dict[str, float]:
-        """Upstream's statistics of the rollouts, with those of the groups."""
-        stats = super()._compute_rollout_stats(experiences)
+        """Upstream's statistics of the rollouts, fillers left out, with those of the groups."""
+        stats = super()._compute_rollout_stats([without_fillers(experience) for experience in experiences])
         return {
             **stats,
             **self.experience_maker.metrics,
@@ -62,7 +107,10 @@ class GroupController(Upstream):
     def save_logs_and_checkpoints(
         self, global_step: int, logs_dict: dict[str, Any] | None = None, client_states: Any = None
     ) -> None:
-        """As upstream, and to the console."""
+        """As upstream, and to the console. A checkpoint of an episode's last step goes on with the next episode."""
+        if client_states and self.samples_generator.is_exhausted:
+            # The data loader's state is that of a new pass by then; upstream would make it in the same episode.
+            client_states["episode"] += 1
         numbers = {name: value for name, value in (logs_dict or {}).items() if isinstance(value, int | float)}
         self.console.send("step", step=global_step, metrics=numbers)
         super().save_logs_and_checkpoints(global_step, logs_dict, client_states)

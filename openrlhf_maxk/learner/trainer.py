@@ -34,7 +34,7 @@ class GroupLearner(Upstream):
         """Train on everything in the buffer for ``--train.max_epochs`` PPO epochs; returns the mean of the metrics."""
         args, strategy = self.args, self.strategy
         n, world = args.rollout.n_samples_per_prompt, args.actor.num_nodes * args.actor.num_gpus_per_node
-        groups = self.replay_buffer.groups()
+        groups, spare = self.replay_buffer.groups(), self.replay_buffer.filler()
         steps = self._agree(count_steps(len(groups), args.train.batch_size // world, n))
         whole = args.train.micro_batch_size % n == 0
         shuffle = torch.Generator().manual_seed(args.train.seed + self._updates)
@@ -49,7 +49,7 @@ class GroupLearner(Upstream):
             disable=not strategy.is_rank_0(),
         ) as bar:
             for epoch in range(self.max_epochs):
-                windows = optimizer_steps(groups, steps, strategy.accumulated_gradient, whole, shuffle)
+                windows = optimizer_steps(groups, spare, steps, strategy.accumulated_gradient, whole, shuffle)
                 for index, window in enumerate(windows):
                     for batch in window:
                         batch.to_device(device)

@@ -98,7 +98,7 @@ class MaxKOptions:
         choices=("constant", "token"),
     )
     min_ess: float = _option(
-        0.2, "a group whose ratios have an effective sample size below this share of it is taken as on-policy"
+        0.3, "a group whose ratios have an effective sample size below this share of it is taken as on-policy"
     )
     problems: str | None = _option(
         None, "a folder of problems: rewards come from running programs against their tests, labels are problem ids"

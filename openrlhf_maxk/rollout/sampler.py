@@ -7,14 +7,18 @@ import itertools
 import math
 import time
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+import torch
+from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from openrlhf.trainer.ppo_utils.samples_generator import _collect_prompt_batch
 from openrlhf.utils.logging_utils import init_logger
 from vllm import SamplingParams
 
+from openrlhf_maxk.experience.advantages import group_advantages
 from openrlhf_maxk.experience.group import Group, minimum_size
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
@@ -61,6 +65,7 @@ class GroupSampling(Upstream):
         super().__init__(*args, **kwargs)
         self.maxk = options_of(self.args)
         self.counts = RolloutCounts()
+        self.consumed = 0  # prompts, of the whole run
         self._group_ids = itertools.count()
         self._tokenizer_ref: Any = None
         self.k = self.maxk.k.at(0.0, self.args.rollout.n_samples_per_prompt)
@@ -71,6 +76,17 @@ class GroupSampling(Upstream):
             self.maxk.reward_cores,
             self.maxk.reward_timeout,
         )
+
+    def generate_samples(self, **generate_kwargs: Any) -> tuple[list[Group], float | None, int, bool]:
+        """As upstream, counting the prompts that are used."""
+        samples, pass_rate, consumed, exhausted = super().generate_samples(**generate_kwargs)
+        self.consumed += consumed
+        return samples, pass_rate, consumed, exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the last call has come to the end of the data, and has returned all that was made of it."""
+        return self._dataloader_iter is None and not self._sample_buffer
 
     def _smallest_group(self) -> int:
         return minimum_size(self.k)
@@ -102,7 +118,7 @@ class GroupSampling(Upstream):
         def finish(responses: list[dict[str, Any]], rewards: list[Reward] | None) -> None:
             nonlocal consumed, exhausted
             group = self._group(responses, rewards, n, counts, **generate_kwargs)
-            if group is not None and dynamic_filtering and not self._in_range(group):
+            if group is not None and dynamic_filtering and not (self._in_range(group) and self._has_signal(group)):
                 counts.filtered_groups += 1
                 group = None
             if group is not None:
@@ -201,6 +217,19 @@ class GroupSampling(Upstream):
         scores = [member.scores.item() for member in group.members if member.scores is not None]
         low, high = self.args.algo.dynamic_filtering_range
         return not scores or low < sum(scores) / len(scores) < high
+
+    def _has_signal(self, group: Group) -> bool:
+        """Whether the objective says anything about the group, with the rewards that it will be trained on."""
+        if group.rewards is None:  # a reward model scores later
+            return True
+        members = [copy(member) for member in group.members]
+        for member in members:
+            member.rewards, member.info = member.rewards.float().clone(), {}
+        apply_length_penalties(members, self.args)
+        rewards = torch.cat([member.rewards for member in members]).clamp(*self.args.reward.clip_range)
+        same = torch.zeros(group.size, dtype=torch.long)
+        advantages = group_advantages(same, rewards, None, torch.full_like(same, self.k), self.maxk)
+        return bool(advantages.values.any())
 
     def _check_losses(self, counts: RolloutCounts, groups: Iterable[Group]) -> None:
         if counts.lost:

@@ -237,7 +237,7 @@ def test_powers_of_two():
 
 
 def test_max_at_k_over_ragged_groups_by_hand():
-    found = mean_at_k([torch.tensor([0.0, 1.0, 0.5]), torch.tensor([1.0, 0.0])], "x/")
+    found = mean_at_k([(group, group) for group in (torch.tensor([0.0, 1.0, 0.5]), torch.tensor([1.0, 0.0]))], "x/")
     assert found == pytest.approx(
         {
             "x/max@1": (0.5 + 0.5) / 2,

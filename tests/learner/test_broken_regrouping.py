@@ -31,12 +31,12 @@ def run_the_property_test() -> None:
 def shuffle_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """As upstream's data loader: single samples are shuffled, then cut into steps."""
 
-    def steps(groups, steps, micro_batches, whole, shuffle):
+    def steps(groups, spare, steps, micro_batches, whole, shuffle):
         samples = list(chain.from_iterable(groups))
         random.Random(0).shuffle(samples)
         for window in sharding.even_chunks(samples, steps):
             batches = sharding.even_chunks(window, micro_batches)
-            yield [make_experience_batch(batch or [sharding.filler(samples[0])]) for batch in batches]
+            yield [make_experience_batch(batch or [spare]) for batch in batches]
 
     monkeypatch.setattr(test_regrouping, "optimizer_steps", steps)
 
@@ -78,6 +78,7 @@ def forget_fillers(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_on_fillers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A filler keeps its group, so that a completion counts twice."""
     monkeypatch.setattr(sharding, "filler", lambda sample: sample)
+    monkeypatch.setattr(buffer, "filler", lambda sample: sample)
 
 
 def number_by_position(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def rollout_behaviour() -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("behaviour", ["learner", "rollout"])
-@pytest.mark.parametrize("loss", ["score", "ppo"])
+@pytest.mark.parametrize("loss", ["score", "ppo", "sequence_clip"])
 @pytest.mark.parametrize("micro", [1, 3, 6])
 def test_cut_groups_train_as_whole_ones_and_report_the_same(behaviour, loss, micro):
     maxk = make_arguments(N, 12, 12).maxk
@@ -105,7 +105,10 @@ def test_cut_groups_train_as_whole_ones_and_report_the_same(behaviour, loss, mic
         assert one.groups == other.groups
         torch.testing.assert_close(one.gradient, other.gradient, atol=1e-6, rtol=1e-5)
     assert drift(pairs[-1][0], pairs[0][0]) > 0.05
-    for name in ("ratio_mean", "ratio_max", "ratio_ess", "ratio_clamped", "advantage_abs", "log_ratio_abs_measured"):
+    for name in (
+        *("ratio_mean", "ratio_max", "ratio_ess", "ratio_ess_clamped", "ratio_clamped", "advantage_abs"),
+        *("log_ratio_abs_measured", "clipped_positive", "clipped_negative"),
+    ):
         assert cut_status[f"maxk/{name}"] == pytest.approx(status[f"maxk/{name}"], rel=1e-4), name
     assert status["maxk/ratio_max"] > 1.05
 
@@ -128,6 +131,22 @@ def test_fewer_groups_than_a_step_are_filled_up_with_nothing(sizes, micro):
     assert [FILLER] in batches
     assert_true_gradients(groups, trainer.strategy.steps)
     assert all(math.isfinite(value) for value in status.values()), status
+
+
+@pytest.mark.parametrize("micro", [8, 3], ids=["whole groups", "cut groups"])
+def test_the_constant_divides_by_completions_times_the_most_tokens_of_one(micro):
+    """Loss and KL alike, so that they keep their proportions; metrics stay means over tokens."""
+    groups = groups_of_sizes(4, 3, 4, 2)
+    tokens = sum(int(member.action_mask.sum()) for group in groups for member in group.members)
+    kl = {"algo__kl__use_loss": True, "algo__kl__init_coef": 0.1, "algo__kl__estimator": "k2"}
+    maxk = make_arguments(N, 24, micro).maxk
+    token, of_token = trained(groups, 24, micro, maxk=maxk, train__max_epochs=1, **kl)
+    maxk.aggregate = "constant"
+    constant, of_constant = trained(groups, 24, micro, maxk=maxk, train__max_epochs=1, **kl)
+    (one,), (other,) = token.strategy.steps, constant.strategy.steps
+    torch.testing.assert_close(other.gradient, one.gradient * tokens / (13 * 40))
+    assert of_constant["kl"] == pytest.approx(of_token["kl"])
+    assert of_constant["policy_loss"] == pytest.approx(of_token["policy_loss"], rel=1e-4)
 
 
 def test_weights_that_leave_clear_the_prefix_cache_of_the_engines():
@@ -221,6 +240,8 @@ RANKS = {
     "a step without a group": ((4, 4, 2, 4, 3), 8, 4),
     "groups cut": ((4, 2, 4, 4, 3), 24, 3),
     "fillers": ((2, 4, 4), 24, 12),
+    "a rank without a group": ((4,), 8, 4),
+    "a rank without a group, cut": ((3,), 8, 2),
 }
 
 

@@ -168,7 +168,11 @@ def test_the_token_level_kl_penalty_survives(kind):
     if kind == "ppo":
         expected, *_ = PolicyLoss()(policy.now, policy.then, advantages, policy.mask)
     else:
-        weights = advantages * loss.computed.score_factors[:, None]
+        ratios = loss.computed.ratios[:, None]
+        weights = advantages * ratios
+        if kind == "sequence_clip":
+            assert ((advantages > 0) & (ratios > 1.2)).any(), "something is clipped"
+            weights = weights.where(~((advantages > 0) & (ratios > 1.2) | (advantages < 0) & (ratios < 0.8)), 0.0)
         expected = -(policy.now * weights * policy.mask).sum() / policy.mask.sum()
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(policy.gradient(value), policy.gradient(expected))
@@ -202,3 +206,55 @@ def test_a_filler_adds_no_loss_and_no_gradient(kind):
     value, *_ = loss(policy.now[:1], policy.then[:1], torch.full((1, LENGTH), 2.0), mask, batch_num_tokens=9.0)
     assert value.item() == 0
     assert not policy.gradient(value).any()
+
+
+@pytest.mark.parametrize("name", ["offpolicy_bon", "offpolicy_bon_paper", "grpo"])
+@pytest.mark.parametrize("baseline", ["marginal", "leave_one_out"])
+def test_the_clip_of_whole_completions_is_the_papers_equation_4(name, baseline):
+    """−min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i), summed over completions, by automatic differentiation."""
+    policy = Policy(0.15)
+    options = MaxKOptions.make(objective=name, baseline=baseline, loss="sequence_clip", delta_clip=float("inf"))
+    loss = make_loss(options)
+    value, clipped, *_ = loss(
+        policy.now, policy.then, spread(at_experience_time(options), policy.mask), policy.mask, batch_num_tokens=50.0
+    )
+    ratios = ((policy.now - policy.then) * policy.mask).sum(-1).exp()
+    advantages = loss.computed.values.double()
+    surrogate = torch.minimum(ratios * advantages, ratios.clamp(0.8, 1.2) * advantages)
+    expected = policy.gradient(-surrogate.sum() / 50)
+    torch.testing.assert_close(policy.gradient(value), expected, atol=1e-6 * expected.abs().max().item(), rtol=1e-5)
+    silenced = (ratios > 1.2) & (advantages > 0) | (ratios < 0.8) & (advantages < 0)
+    lengths = policy.mask.sum(-1)
+    assert 0 < silenced.sum() < len(GROUPS)
+    assert clipped.item() == pytest.approx(float(lengths[silenced].sum() / lengths.sum()))
+    for sign, kind in ((1, "positive"), (-1, "negative")):
+        lost = lengths[silenced & (sign * advantages > 0)].sum()
+        assert loss.silenced[f"clipped_{kind}"] == (float(lost), float(lengths.sum())), kind
+
+
+@pytest.mark.parametrize("dual_clip", [None, 1.5])
+def test_the_tokens_that_the_clip_silences_are_those_without_gradient(dual_clip):
+    policy = Policy(-0.6)
+    options = MaxKOptions.make(baseline="leave_one_out", loss="ppo")
+    loss = make_loss(options, dual_clip=dual_clip)
+    now = policy.now.detach().requires_grad_()
+    value, *_ = loss(now, policy.then, spread(at_experience_time(options), policy.mask), policy.mask)
+    (slope,) = torch.autograd.grad(value, now)
+    advantages = spread(loss.computed.values, policy.mask)
+    silenced = (slope == 0) & (policy.mask > 0) & (advantages != 0)
+    found = {name: count for name, (count, _) in loss.silenced.items()}
+    assert found == {
+        "clipped_positive": float((silenced & (advantages > 0)).sum()),
+        "clipped_negative": float((silenced & (advantages < 0)).sum()),
+    }
+    assert min(found.values()) > 0
+    assert {tokens for _, tokens in loss.silenced.values()} == {float(policy.mask.sum())}
+
+
+def test_the_score_loss_is_never_clipped():
+    policy = Policy(0.7)
+    options = MaxKOptions.make(loss="score")
+    loss = make_loss(options)
+    _, clipped, *_ = loss(policy.now, policy.then, spread(at_experience_time(options), policy.mask), policy.mask)
+    assert clipped.item() == 0
+    assert {count for count, _ in loss.silenced.values()} == {0.0}
