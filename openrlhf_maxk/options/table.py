@@ -87,7 +87,7 @@ def _options(names: list[str]) -> str:
 
 def main() -> None:
     """Print both tables, as they stand in the guide."""
-    for head, rows in ((("about", "options"), passed_rows()), (("option", "why", "instead"), refused_rows())):
+    for head, rows in ((["about", "options"], passed_rows()), (["option", "why", "instead"], refused_rows())):
         print("\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)), end="\n\n")
 
 

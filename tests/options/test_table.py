@@ -39,6 +39,7 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {"maxk__baseline": "none", "algo__dynamic_filtering_enable": True},
         {**CONTRAST, "algo__dynamic_filtering_enable": True},
     ),
+    ("maxk.correction", {**CONTRAST, "maxk__objective": "rloo"}, CONTRAST),
     ("algo.dynamic_filtering_enable", {"algo__dynamic_filtering_enable": True, **MODEL}, MODEL),
     (
         "algo.dynamic_filtering_range",
@@ -58,6 +59,11 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {"actor__eps_clip_low_high": [0.2, 0.3], **CONTRAST},
     ),
     ("actor.eps_clip", {"actor__eps_clip": 0.1, "actor__eps_clip_low_high": [0.1, 0.3]}, {"actor__eps_clip": 0.1}),
+    (
+        "actor.eps_clip",
+        {"actor__eps_clip_low_high": [-0.1, 0.3], **CONTRAST},
+        {"actor__eps_clip_low_high": [0, 0.3], **CONTRAST},
+    ),
     ("actor.dual_clip", {"actor__dual_clip": 1}, {"actor__dual_clip": 1.1}),
     ("algo.advantage.is_correction_level", {**TOKEN, "maxk__behaviour": "rollout"}, TOKEN),
     (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openrlhf_maxk.options.refusals.rule import LEAVE_OUT, Rule, Run, kl_in_rewards
+from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run, kl_in_rewards
 
 
 def _several_steps(run: Run) -> bool:
@@ -69,6 +69,13 @@ OBJECTIVE = (
         bad=lambda baseline: baseline == "none",
     ),
     Rule(
+        "maxk.correction maxk.baseline",
+        "only offpolicy_bon and objectives of your own have that choice",
+        LEAVE_OUT,
+        when="with another --maxk.objective of this package than offpolicy_bon",
+        holds=lambda run: not _has_baseline(run) and not run.maxk.objective.endswith(".py"),
+    ),
+    Rule(
         "algo.dynamic_filtering_enable",
         "a reward model scores after the rollout, when nothing can be replaced any more",
         "use a reward function",
@@ -78,7 +85,7 @@ OBJECTIVE = (
     Rule(
         "algo.dynamic_filtering_range",
         "nothing is filtered",
-        "add it",
+        ADD_IT,
         when="without --algo.dynamic_filtering_enable",
         holds=lambda run: not run.args.algo.dynamic_filtering_enable,
     ),
@@ -131,6 +138,13 @@ LOSS = (
         holds=lambda run: run.args.actor.eps_clip_low_high,
     ),
     Rule(
+        "actor.eps_clip actor.eps_clip_low_high",
+        "it is how far from 1 a ratio may go",
+        "use numbers from 0 on",
+        values="below 0",
+        bad=lambda eps: eps is not None and min(eps if isinstance(eps, list) else [eps]) < 0,
+    ),
+    Rule(
         "actor.dual_clip",
         "it bounds ratios from above, and ratios are near 1",
         "use a number such as 3",
@@ -147,7 +161,7 @@ LOSS = (
     Rule(
         "algo.advantage.is_correction_mode algo.advantage.is_correction_gating algo.advantage.is_correction_threshold",
         "nothing is corrected",
-        "add it",
+        ADD_IT,
         when="without --algo.advantage.is_correction_level",
         holds=lambda run: not _is_correction(run),
     ),
@@ -193,7 +207,7 @@ LOSS = (
         "rollout.top_p",
         "it is a share of the probability",
         "use 1",
-        values="not above 0 and at most 1",
+        values="outside of (0, 1]",
         bad=lambda top_p: not 0 < top_p <= 1,
     ),
     Rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-from openrlhf_maxk.options.refusals.rule import LEAVE_OUT, Rule, Run
+from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run
 
 ON_CPU = "on CPU"
 
@@ -156,7 +156,7 @@ DEEPSPEED = (
     Rule(
         "actor.gradient_checkpointing_reentrant",
         "nothing is checkpointed",
-        "add it",
+        ADD_IT,
         when="without --actor.gradient_checkpointing_enable",
         holds=lambda run: not run.args.actor.gradient_checkpointing_enable,
     ),

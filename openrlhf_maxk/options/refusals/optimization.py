@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openrlhf_maxk.options.refusals.rule import LEAVE_OUT, Rule, Run, kl_in_rewards
+from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run, kl_in_rewards
 
 MIN_LR_SCHEDULERS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
 # Those that transformers makes of a warm-up and a number of steps; others need a metric or further arguments.
@@ -70,7 +70,7 @@ KL = (
     Rule(
         "algo.kl.horizon",
         "the coefficient stays as it is",
-        "add it",
+        ADD_IT,
         when="without --algo.kl.target",
         holds=lambda run: run.args.algo.kl.target is None,
     ),
@@ -87,16 +87,18 @@ OPTIMIZER = (
     Rule(
         "actor.muon.lr actor.muon.momentum",
         "the optimizer is Adam",
-        "add it",
+        ADD_IT,
         when="without --actor.optim muon",
         holds=lambda run: run.args.actor.optim != "muon",
     ),
     Rule(
         "actor.optim",
-        "DeepSpeed clips after orthogonalizing, so that next to nothing of an update is left",
+        "DeepSpeed clips after orthogonalizing, and scales each update of the whole model down to that norm",
         "use --actor.max_norm 0",
         when="with an --actor.max_norm above 0",
         holds=lambda run: run.args.actor.max_norm > 0,
+        values="`muon`",
+        bad=lambda optimizer: optimizer == "muon",
     ),
     Rule(
         "actor.optim",
@@ -104,6 +106,8 @@ OPTIMIZER = (
         "use --ds.zero_stage 2",
         when="with --ds.zero_stage 0",
         holds=lambda run: run.args.ds.zero_stage == 0,
+        values="`muon`",
+        bad=lambda optimizer: optimizer == "muon",
     ),
     Rule(
         "actor.lr_scheduler",
@@ -162,7 +166,7 @@ REWARDS = (
     Rule(
         "reward.overlong_penalty_factor",
         "no completion counts as too long",
-        "add it",
+        ADD_IT,
         when="without --reward.overlong_buffer_len",
         holds=lambda run: run.args.reward.overlong_buffer_len is None,
     ),

@@ -11,6 +11,7 @@ from openrlhf_maxk.options.maxk import MaxKOptions
 from openrlhf_maxk.upstream.command_line import upstream_parser
 
 LEAVE_OUT = "leave it out"
+ADD_IT = "add that option, or leave this one out"
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openrlhf_maxk.options.refusals.rule import LEAVE_OUT, Rule, Run
+from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run
 
 NO_EVALUATION = "without --eval.dataset and --eval.steps"
 READ_AS_FILES = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
@@ -42,7 +42,7 @@ def _are_files(datasets: str | None) -> bool:
 
 
 DATA = (
-    Rule("data.disable_fast_tokenizer", "transformers has no other tokenizers any more", LEAVE_OUT),
+    Rule("data.disable_fast_tokenizer", "transformers no longer looks at it", LEAVE_OUT),
     Rule(
         "data.prompt_probs",
         "every data set of --data.prompt_dataset has a share, and they add up to 1",
@@ -98,7 +98,7 @@ EVALUATION = (
     Rule(
         "eval.steps eval.split eval.temperature eval.n_samples_per_prompt",
         "there is nothing to evaluate",
-        "add it",
+        ADD_IT,
         when="without --eval.dataset",
         holds=lambda run: not run.args.eval.dataset,
     ),
@@ -128,7 +128,7 @@ EVALUATION = (
     Rule(
         "ckpt.best_metric_key",
         "there is no metric that could be the best",
-        "add them",
+        "add them, or leave this one out",
         when=NO_EVALUATION,
         holds=lambda run: not _evaluates(run),
         values="other than `none`",
@@ -161,14 +161,14 @@ CHECKPOINTS = (
     Rule(
         "ckpt.disable_ds",
         "checkpoints would be empty",
-        "add it, or leave --ckpt.save_steps out",
+        "add that option",
         when="without --ckpt.save_hf",
         holds=lambda run: not run.args.ckpt.save_hf,
     ),
     Rule(
         "ds.use_universal_ckpt",
         "it says how checkpoints are loaded",
-        "add it",
+        ADD_IT,
         when="without --ckpt.load_enable",
         holds=lambda run: not run.args.ckpt.load_enable,
     ),
@@ -178,7 +178,7 @@ LOGS = (
     Rule(
         "logger.wandb.org logger.wandb.group logger.wandb.project",
         "OpenRLHF does not start W&B",
-        "add it",
+        ADD_IT,
         when="without --logger.wandb.key",
         holds=lambda run: not run.args.logger.wandb.key,
     ),
