@@ -29,18 +29,24 @@ GPU = {"cpu": False}
 STAGE_3 = {"ds__zero_stage": 3}
 COLOCATED = {"train__colocate_all": True}
 
-# For every conditional rule, in the order of the table: options that it refuses, and others, as near as can be, that it
-# does not. The first option of the rule says which rule a line is for.
-CASES: list[tuple[str, Changes, Changes]] = [
+# For every conditional rule, in the order of the table and by its first option: options that it refuses, and others, as
+# near as can be, that it does not.
+CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
     ("algo.advantage.estimator", {"algo__advantage__estimator": "rloo"}, {"algo__advantage__estimator": "group_norm"}),
-    ("maxk.baseline", {"maxk__baseline": "none"}, {"maxk__baseline": "none", **ONE_STEP}),
+    ("maxk.baseline", {"maxk__baseline": "none"}, {"maxk__baseline": "none", **ONE_STEP}, CONTRAST),
     (
         "maxk.baseline",
         {"maxk__baseline": "none", "algo__dynamic_filtering_enable": True},
         {**CONTRAST, "algo__dynamic_filtering_enable": True},
+        {"maxk__baseline": "none"},
     ),
     ("maxk.correction", {**CONTRAST, "maxk__objective": "rloo"}, CONTRAST),
-    ("algo.dynamic_filtering_enable", {"algo__dynamic_filtering_enable": True, **MODEL}, MODEL),
+    (
+        "algo.dynamic_filtering_enable",
+        {"algo__dynamic_filtering_enable": True, **MODEL},
+        MODEL,
+        {"algo__dynamic_filtering_enable": True},
+    ),
     (
         "algo.dynamic_filtering_range",
         {"algo__dynamic_filtering_range": [0.1, 0.9]},
@@ -50,6 +56,7 @@ CASES: list[tuple[str, Changes, Changes]] = [
         "algo.dynamic_filtering_range",
         {"algo__dynamic_filtering_range": [1, 0]},
         {"algo__dynamic_filtering_range": [0, 1]},
+        {"algo__dynamic_filtering_range": [0.1, 0.9]},
     ),
     ("actor.eps_clip", {"actor__eps_clip": 0.1, **SCORE}, {"actor__eps_clip": 0.1}),
     ("actor.dual_clip", {"actor__dual_clip": 3}, {"actor__dual_clip": 3, **KL}),
@@ -90,8 +97,14 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {"algo__advantage__is_correction_threshold": [0, 1, 2], **TOKEN},
         {"algo__advantage__is_correction_threshold": [0, 1], **TOKEN},
     ),
-    ("rollout.top_p", {"rollout__top_p": 0.9, "maxk__behaviour": "rollout"}, {"rollout__top_p": 0.9}),
-    ("rollout.top_p", {"rollout__top_p": 0}, {"rollout__top_p": 1}),
+    (
+        "rollout.top_p",
+        {"rollout__top_p": 0.9, "maxk__behaviour": "rollout"},
+        {"rollout__top_p": 0.9},
+        {"maxk__behaviour": "rollout"},
+        {"rollout__top_p": 1.1, "maxk__behaviour": "rollout"},
+    ),
+    ("rollout.top_p", {"rollout__top_p": 0}, {"rollout__top_p": 1}, {"rollout__top_p": 0.9}),
     ("rollout.temperature", {"rollout__temperature": 0}, {"rollout__temperature": 0.1}),
     ("algo.kl.use_loss", {**KL_LOSS, "algo__kl__estimator": "k1"}, KL_LOSS),
     ("algo.kl.estimator", {**KL, "algo__kl__estimator": "k3"}, KL_LOSS),
@@ -110,15 +123,15 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {"actor__muon__momentum": 0.9},
         {"actor__muon__momentum": 0.9, "actor__optim": "muon", "actor__max_norm": 0},
     ),
-    ("actor.optim", {"actor__optim": "muon"}, {"actor__optim": "muon", "actor__max_norm": 0}),
-    ("actor.optim", {"actor__optim": "muon", "ds__zero_stage": 0}, {"actor__optim": "muon", "ds__zero_stage": 1}),
+    ("actor.optim", {"actor__optim": "muon"}, {"actor__optim": "muon", "actor__max_norm": 0}, {}),
+    ("actor.optim", {"actor__optim": "muon", "ds__zero_stage": 0}, {"actor__optim": "muon"}, {"ds__zero_stage": 0}),
     ("actor.lr_scheduler", {"actor__lr_scheduler": "greedy"}, {"actor__lr_scheduler": "linear"}),
     (
         "actor.min_lr_ratio",
         {"actor__min_lr_ratio": 0.2},
         {"actor__min_lr_ratio": 0.2, "actor__lr_scheduler": "cosine_with_min_lr"},
     ),
-    ("actor.lr_warmup_ratio", {"actor__lr_warmup_ratio": 0.1}, {"actor__lr_warmup_ratio": None}),
+    ("actor.lr_warmup_ratio", {"actor__lr_warmup_ratio": 0.1}, {"actor__lr_warmup_ratio": None}, {}),
     ("actor.lr_warmup_ratio", {"actor__lr_warmup_ratio": 10}, {"actor__lr_warmup_ratio": 1}),
     ("reward.normalize_enable", {"reward__normalize_enable": True}, {"reward__normalize_enable": True, **MODEL}),
     ("reward.clip_range", {"reward__clip_range": [1, 1]}, {"reward__clip_range": [0, 1]}),
@@ -141,12 +154,13 @@ CASES: list[tuple[str, Changes, Changes]] = [
     (
         "ds.attn_implementation",
         {"ds__attn_implementation": "kernels-community/flash", **GPU, "without": "kernels"},
-        {"ds__attn_implementation": "flash_attention_2", **GPU, "without": "kernels"},
+        {"ds__attn_implementation": "eager", **GPU, "without": "kernels"},
+        {"ds__attn_implementation": "kernels-community/flash", **GPU},
     ),
     ("vllm.num_engines", {"vllm__num_engines": 0}, {"vllm__num_engines": 1}),
     ("vllm.enable_sleep", {"vllm__enable_sleep": True, **GPU}, {"vllm__enable_sleep": True, **COLOCATED, **GPU}),
-    ("vllm.sync_backend", {"vllm__sync_backend": "gloo", **GPU}, {"vllm__sync_backend": "gloo"}),
-    ("vllm.sync_backend", {"vllm__sync_backend": "nccl"}, {"vllm__sync_backend": "nccl", **GPU}),
+    ("vllm.sync_backend", {"vllm__sync_backend": "gloo", **GPU}, {"vllm__sync_backend": "gloo"}, GPU),
+    ("vllm.sync_backend", {"vllm__sync_backend": "nccl"}, {"vllm__sync_backend": "nccl", **GPU}, {}),
     ("vllm.sync_with_ray", {"vllm__sync_with_ray": True}, {"vllm__sync_with_ray": True, **GPU}),
     (
         "vllm.sync_with_ray",
@@ -161,6 +175,7 @@ CASES: list[tuple[str, Changes, Changes]] = [
         "ds.grad_accum_dtype",
         {"ds__grad_accum_dtype": "fp32", "ds__zero_stage": 0},
         {"ds__grad_accum_dtype": "bf16", "ds__zero_stage": 0},
+        {"ds__grad_accum_dtype": "fp32"},
     ),
     (
         "actor.gradient_checkpointing_reentrant",
@@ -173,8 +188,14 @@ CASES: list[tuple[str, Changes, Changes]] = [
         "ds.attn_implementation",
         {"ds__attn_implementation": "flash_attention_2"},
         {"ds__attn_implementation": "eager"},
+        {"ds__attn_implementation": "flash_attention_2", **GPU},
     ),
-    ("vllm.gpu_memory_utilization", {"vllm__gpu_memory_utilization": 0.2}, {"vllm__gpu_memory_utilization": 0.1}),
+    (
+        "vllm.gpu_memory_utilization",
+        {"vllm__gpu_memory_utilization": 0.2},
+        {"vllm__gpu_memory_utilization": 0.1},
+        {"vllm__gpu_memory_utilization": 0.2, **GPU},
+    ),
     ("vllm.tensor_parallel_size", {"actor__num_nodes": 2}, {"actor__num_nodes": 2, **GPU}),
     ("data.prompt_probs", {"data__prompt_probs": "0.5,0.5"}, {"data__prompt_probs": "1"}),
     (
@@ -201,10 +222,17 @@ CASES: list[tuple[str, Changes, Changes]] = [
         "eval.temperature",
         {"eval__temperature": 0, **EVALUATION},
         {"eval__temperature": 0, **EVALUATION, "eval__n_samples_per_prompt": 1},
+        {"eval__temperature": 0.5, **EVALUATION},
     ),
     ("eval.temperature", {"eval__temperature": -1, **EVALUATION}, {"eval__temperature": 0, **EVALUATION}),
-    ("ckpt.best_metric_key", {"ckpt__best_metric_key": "a"}, {"ckpt__best_metric_key": "a", **EVALUATION}),
-    ("eval.steps", {"ckpt__save_steps": 0}, {"ckpt__save_steps": -1}),
+    (
+        "ckpt.best_metric_key",
+        {"ckpt__best_metric_key": "a"},
+        {"ckpt__best_metric_key": "a", **EVALUATION},
+        {"ckpt__best_metric_key": "none"},
+        {},
+    ),
+    ("eval.steps", {"ckpt__save_steps": 0}, {"ckpt__save_steps": -1}, {"ckpt__save_steps": 2}),
     ("ckpt.save_hf", {"ckpt__save_hf": True}, {"ckpt__save_hf": True, **SAVED}),
     (
         "ckpt.disable_ds",
@@ -262,12 +290,12 @@ def lines_of(refused, monkeypatch):
     ids=[f"{i} {case[0]}" for i, case in enumerate(CASES)],
 )
 def test_a_rule_refuses_what_it_should_and_nothing_else(lines_of, rule, case):
-    _, bad, good = case
+    _, bad, *good = case
     (line,) = lines_of(rule, **bad)
     name = line.split()[0].rstrip(":").removeprefix("--")
     assert name in rule.names
     assert name.replace(".", "__") in bad, "the line names an option that was given"
-    assert lines_of(rule, **good) == []
+    assert [line for changes in good for line in lines_of(rule, **changes)] == []
 
 
 @pytest.mark.parametrize(("rule", "name"), FINAL, ids=[name for _, name in FINAL])
@@ -300,6 +328,28 @@ def test_every_refused_option_has_its_line(refused):
         "--critic.max_norm 2.0",
         "--train.enable_ema",
     ]
+
+
+@pytest.mark.parametrize("changes", [SEQUENCE, TOKEN], ids=["sequences", "tokens"])
+def test_upstreams_correction_too_needs_the_whole_policy(refused, changes):
+    (line,) = refused(rollout__top_p=0.9, **changes)
+    assert line.startswith("--rollout.top_p 0.9 with")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [SCORE, CONTRAST, KL, {"maxk__objective": "rloo"}],
+    ids=["score", "leave one out", "KL in the rewards", "other objective"],
+)
+def test_bounds_for_negative_advantages_are_refused_only_where_there_are_none(refused, changes):
+    (line,) = refused(actor__dual_clip=3, **KL_LOSS)
+    assert "there are none" in line
+    assert not [line for line in refused(actor__dual_clip=3, **changes) if "there are none" in line]
+
+
+def test_vllms_share_of_memory_counts_where_the_variable_is_emptied(refused, monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "")
+    assert refused(vllm__gpu_memory_utilization=0.2) == []
 
 
 @pytest.mark.parametrize("baseline", ["none", "marginal"])

@@ -87,8 +87,8 @@ REFUSED = {
         ["--train.colocate_all puts learner and reference", "are 2 × 1"],
     ),
     "learner and vLLM together": (
-        {"train__colocate_all": True, "vllm__num_engines": 2, "vllm__tensor_parallel_size": 2},
-        ["--train.colocate_all", "--vllm.num_engines 2 × --vllm.tensor_parallel_size 2 is not 1"],
+        {"train__colocate_all": True, "vllm__num_engines": 1, "vllm__tensor_parallel_size": 2},
+        ["--train.colocate_all", "--vllm.num_engines 1 × --vllm.tensor_parallel_size 2 is not 1"],
     ),
     "no room for the prompt": (
         {"data__max_len": 12, "rollout__max_new_tokens": 12},
@@ -137,6 +137,23 @@ def test_what_cannot_work_is_refused(refused, name):
     changes, parts = REFUSED[name]
     lines = refused(**changes)
     assert any(all(part in line for part in parts) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__colocate_actor_ref": True, "ref__num_gpus_per_node": 3},
+        {"train__colocate_all": True, "ref__num_gpus_per_node": 3},
+        {"train__colocate_all": True, "algo__kl__init_coef": 0.01},
+        {"data__max_len": 13, "rollout__max_new_tokens": 12},
+        {"data__max_len": 2, "rollout__max_new_tokens": None},
+        {"reward__overlong_buffer_len": 12},
+        {"reward__overlong_buffer_len": 64, "rollout__max_new_tokens": None},
+    ],
+    ids=lambda changes: ", ".join(changes),
+)
+def test_numbers_that_just_fit_pass(check, changes):
+    check(**changes)
 
 
 def test_an_agent_gives_rewards(check, tmp_path):
