@@ -59,6 +59,7 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
         {"algo__dynamic_filtering_range": [0.1, 0.9]},
     ),
     ("actor.eps_clip", {"actor__eps_clip": 0.1, **SCORE}, {"actor__eps_clip": 0.1}),
+    ("algo.advantage.is_correction_level", {**TOKEN, **SCORE}, TOKEN, SCORE),
     ("actor.dual_clip", {"actor__dual_clip": 3}, {"actor__dual_clip": 3, **KL}),
     (
         "actor.eps_clip_low_high",

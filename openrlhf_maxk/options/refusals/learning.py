@@ -110,11 +110,18 @@ LOSS = (
         "leave it out, and choose --maxk.aggregate",
     ),
     Rule(
-        "actor.eps_clip actor.eps_clip_low_high actor.dual_clip algo.advantage.is_correction_level",
-        "it belongs to PPO's loss; the score loss has --maxk.delta_clip",
+        "actor.eps_clip actor.eps_clip_low_high actor.dual_clip",
+        "the score loss has no clip; its trust region is --maxk.delta_clip",
         LEAVE_OUT,
         when="with --maxk.loss score",
         holds=lambda run: run.maxk.loss == "score",
+    ),
+    Rule(
+        "algo.advantage.is_correction_level",
+        "only OpenRLHF's PPO loss corrects so",
+        "leave it out, or use --maxk.behaviour rollout",
+        when="with a --maxk.loss other than ppo",
+        holds=lambda run: run.maxk.loss != "ppo",
     ),
     Rule(
         "actor.dual_clip",
