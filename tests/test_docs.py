@@ -15,7 +15,7 @@ import torch
 from openrlhf_maxk.cli import train
 from openrlhf_maxk.experience.metrics import powers_of_two
 from openrlhf_maxk.objectives import get_objective, objective_names
-from openrlhf_maxk.options import validation
+from openrlhf_maxk.options import table, validation
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.rewards.request import RewardRequest
 from openrlhf_maxk.rewards.scoring.scorers import FunctionScorer
@@ -62,6 +62,12 @@ def test_the_table_of_options_has_all_of_them_with_their_defaults():
         shown = "" if option.default is None or option.default is False else f"`{option.default}`"
         made[f"`--maxk.{option.name}`"] = "n/2" if option.name == "k" else shown
     assert said == made
+
+
+def test_what_becomes_of_upstreams_options_is_said():
+    text = guide("options.md")
+    assert rows(text, "## Passed through") == table.passed_rows()
+    assert rows(text, "## Refused") == table.refused_rows()
 
 
 def test_every_objective_has_its_place():

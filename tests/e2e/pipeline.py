@@ -79,7 +79,9 @@ def arguments(folder: Path, **changes: object) -> list[str]:
     }
     flags = []
     for name, value in options.items():
-        if value is not None:
+        if isinstance(value, list):
+            flags += [f"--{name}", *map(str, value)]
+        elif value is not None:
             flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return flags
 

@@ -10,47 +10,11 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openrlhf.utils.config import hierarchize
 
-from openrlhf_maxk.cli.train import CPU_DEFAULTS, DEFAULTS
 from openrlhf_maxk.experience.sharding import shard
 from openrlhf_maxk.learner.buffer import count_steps
-from openrlhf_maxk.options import validation
-from openrlhf_maxk.options.maxk import KSchedule, add_arguments
-from openrlhf_maxk.options.validation import BadOptions, validate
-from openrlhf_maxk.upstream.command_line import upstream_parser
-
-from ..e2e import pipeline
-
-
-@pytest.fixture(scope="module")
-def parser():
-    parser = upstream_parser()
-    parser.set_defaults(**DEFAULTS, **CPU_DEFAULTS)
-    add_arguments(parser)
-    return parser
-
-
-@pytest.fixture
-def check(parser, tmp_path, monkeypatch):
-    """Validate the options of a small run with changes (names with ``__`` for the dot; None: left out)."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    pipeline.make_data(tmp_path / "data.jsonl", 8)
-    pipeline.make_reward(tmp_path / "reward.py")
-    monkeypatch.setattr(validation, "is_cpu", lambda: True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
-
-    def run(**changes: object):
-        return validate(hierarchize(parser.parse_args(pipeline.arguments(tmp_path, **changes))))
-
-    return run
-
-
-def refused(check, **changes: object) -> list[str]:
-    with pytest.raises(BadOptions) as caught:
-        check(**changes)
-    return str(caught.value).splitlines()
+from openrlhf_maxk.options.maxk import KSchedule
+from openrlhf_maxk.options.validation import BadOptions
 
 
 def test_a_good_run_passes_and_says_its_options(check):
@@ -109,33 +73,41 @@ REFUSED = {
         {"reward__remote_url": None, "reward__model_name_or_path": "m", "reward__num_gpus_per_node": 0},
         ["--reward.num_gpus_per_node 0 does not divide the 1 learner ranks", "make it 1"],
     ),
+    "learner and reference together": (
+        {
+            "algo__kl__init_coef": 0.01,
+            "train__colocate_actor_ref": True,
+            "ref__num_nodes": 2,
+            "ref__num_gpus_per_node": 3,
+        },
+        ["--train.colocate_actor_ref", "--ref.num_nodes × --ref.num_gpus_per_node are 2 × 3", "the learner's 1 × 1"],
+    ),
+    "all together": (
+        {"algo__kl__init_coef": 0.01, "train__colocate_all": True, "ref__num_nodes": 2},
+        ["--train.colocate_all puts learner and reference", "are 2 × 1"],
+    ),
+    "learner and vLLM together": (
+        {"train__colocate_all": True, "vllm__num_engines": 1, "vllm__tensor_parallel_size": 2},
+        ["--train.colocate_all", "--vllm.num_engines 1 × --vllm.tensor_parallel_size 2 is not 1"],
+    ),
+    "no room for the prompt": (
+        {"data__max_len": 12, "rollout__max_new_tokens": 12},
+        ["--data.max_len 12 is prompt and completion", "--rollout.max_new_tokens 12 leaves no room"],
+    ),
+    "no room at all": ({"data__max_len": 1, "rollout__max_new_tokens": None}, ["--data.max_len 1", "no room"]),
+    "no new tokens": ({"rollout__max_new_tokens": 0}, ["--rollout.max_new_tokens 0 must be at least 1"]),
+    "a buffer longer than completions": (
+        {"reward__overlong_buffer_len": 13},
+        ["--reward.overlong_buffer_len 13 is longer than a completion can be (12 tokens)"],
+    ),
+    "no epochs": ({"train__max_epochs": 0}, ["--train.max_epochs 0 must be at least 1"]),
+    "no episodes": ({"train__num_episodes": 0}, ["--train.num_episodes 0 must be at least 1"]),
+    "no samples": ({"data__max_samples": 0}, ["--data.max_samples 0 must be at least 1"]),
+    "no checkpoint to keep": ({"ckpt__max_num": 0}, ["--ckpt.max_num 0 must be at least 1"]),
+    "no logs": ({"logger__logging_steps": 0}, ["--logger.logging_steps 0 must be at least 1"]),
     "generate batch": (
         {"rollout__vllm_generate_batch_size": 16},
         ["--rollout.vllm_generate_batch_size 16: leave it out"],
-    ),
-    "gae": ({"algo__advantage__estimator": "gae"}, ["--algo.advantage.estimator gae", "leave the option out"]),
-    "critic": ({"critic__model_name_or_path": "m"}, ["--critic.model_name_or_path", "no critic"]),
-    "async": ({"train__async_enable": True}, ["--train.async_enable", "leave them out"]),
-    "partial": ({"train__partial_rollout_enable": True}, ["--train.partial_rollout_enable", "leave them out"]),
-    "dynamic batch": ({"train__dynamic_batch_enable": True}, ["--train.dynamic_batch_enable", "leave it out"]),
-    "packing": ({"ds__packing_samples": True}, ["--ds.packing_samples", "leave them out"]),
-    "ring": ({"ds__ring_attn_size": 2}, ["--ds.ring_attn_size", "leave them out"]),
-    "tensor parallel": ({"ds__tensor_parallel_size": 2}, ["--ds.tensor_parallel_size", "--ds.zero_stage 3"]),
-    "lora": ({"ds__lora__rank": 4}, ["--ds.lora.rank", "leave it out"]),
-    "images": ({"data__max_images_per_prompt": 1}, ["--data.max_images_per_prompt"]),
-    "gamma": ({"algo__advantage__gamma": 0.9}, ["--algo.advantage.gamma 0.9", "use 1"]),
-    "no engines": ({"vllm__num_engines": 0}, ["--vllm.num_engines must be at least 1"]),
-    "two corrections": (
-        {"maxk__behaviour": "rollout", "algo__advantage__is_correction_level": "token"},
-        ["--maxk.behaviour rollout", "--algo.advantage.is_correction_level", "choose one"],
-    ),
-    "gspo": ({"actor__policy_loss_type": "gspo"}, ["--actor.policy_loss_type gspo", "only ppo"]),
-    "sleep": ({"vllm__enable_sleep": True}, ["sleep modes", "on CPU"]),
-    "adam offload": ({"ds__adam_offload": True}, ["--ds.adam_offload", "on CPU"]),
-    "vllm tensor parallel": ({"vllm__tensor_parallel_size": 2}, ["--vllm.tensor_parallel_size", "on CPU"]),
-    "nodes": (
-        {"actor__num_nodes": 2},
-        ["--actor.num_nodes above 1", "on CPU"],
     ),
     "no model": ({"actor__model_name_or_path": None}, ["--actor.model_name_or_path is missing"]),
     "no such model": ({"actor__model_name_or_path": "/no/such/model"}, ["/no/such/model", "not a model folder"]),
@@ -161,10 +133,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_work_is_refused(check, name):
+def test_what_cannot_work_is_refused(refused, name):
     changes, parts = REFUSED[name]
-    lines = refused(check, **changes)
+    lines = refused(**changes)
     assert any(all(part in line for part in parts) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__colocate_actor_ref": True, "ref__num_gpus_per_node": 3},
+        {"train__colocate_all": True, "ref__num_gpus_per_node": 3},
+        {"train__colocate_all": True, "algo__kl__init_coef": 0.01},
+        {"data__max_len": 13, "rollout__max_new_tokens": 12},
+        {"data__max_len": 2, "rollout__max_new_tokens": None},
+        {"reward__overlong_buffer_len": 12},
+        {"reward__overlong_buffer_len": 64, "rollout__max_new_tokens": None},
+    ],
+    ids=lambda changes: ", ".join(changes),
+)
+def test_numbers_that_just_fit_pass(check, changes):
+    check(**changes)
 
 
 def test_an_agent_gives_rewards(check, tmp_path):
@@ -195,12 +184,8 @@ def test_every_choice_of_counts_is_refused_or_deals_whole_groups(check, batch, m
     assert {count_steps(groups, batch // ranks, n) for groups in shards} == {prompts * n // batch}
 
 
-def test_a_score_loss_needs_no_ppo_policy_loss(check):
-    check(actor__policy_loss_type="gspo", maxk__loss="score")
-
-
-def test_everything_wrong_is_said_at_once(check):
-    lines = refused(check, maxk__k=9, actor__model_name_or_path=None, data__prompt_dataset="/no/data.jsonl")
+def test_everything_wrong_is_said_at_once(refused):
+    lines = refused(maxk__k=9, actor__model_name_or_path=None, data__prompt_dataset="/no/data.jsonl")
     assert len(lines) == 3
 
 
@@ -215,14 +200,14 @@ def test_everything_wrong_is_said_at_once(check):
         (json.dumps([{"input": "a", "label": "1"}]) + "\n", "line 1: not a JSON object"),
     ],
 )
-def test_bad_data_is_named_by_its_line(check, tmp_path, text, message):
+def test_bad_data_is_named_by_its_line(refused, tmp_path, text, message):
     (tmp_path / "data.jsonl").write_text(text)
-    assert [line for line in refused(check) if message in line and "data.jsonl" in line]
+    assert [line for line in refused() if message in line and "data.jsonl" in line]
 
 
-def test_every_file_of_a_list_of_data_is_read(check, tmp_path):
+def test_every_file_of_a_list_of_data_is_read(refused, tmp_path):
     (tmp_path / "more.jsonl").write_text("x\n")
-    lines = refused(check, data__prompt_dataset=f"{tmp_path / 'data.jsonl'}, {tmp_path / 'more.jsonl'}")
+    lines = refused(data__prompt_dataset=f"{tmp_path / 'data.jsonl'}, {tmp_path / 'more.jsonl'}")
     assert len(lines) == 1
     assert "more.jsonl, line 1: not JSON" in lines[0]
 
@@ -232,24 +217,24 @@ def test_a_hub_name_is_left_to_the_hub(check):
 
 
 @pytest.mark.parametrize("option", ["ckpt.output_dir", "ckpt.path"])
-def test_a_folder_that_cannot_be_written_is_refused(check, tmp_path, monkeypatch, option):
+def test_a_folder_that_cannot_be_written_is_refused(refused, tmp_path, monkeypatch, option):
     sealed = tmp_path / "sealed"
     sealed.mkdir()
     # Rights do not bind the superuser, who may be running this.
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(sealed))
-    (line,) = refused(check, **{option.replace(".", "__"): sealed / "a" / "b"})
+    (line,) = refused(**{option.replace(".", "__"): sealed / "a" / "b"})
     assert f"--{option} {sealed}/a/b cannot be written: {sealed} is not a writable folder" == line
 
 
-def test_a_file_in_place_of_a_folder_is_refused(check, tmp_path):
+def test_a_file_in_place_of_a_folder_is_refused(refused, tmp_path):
     (tmp_path / "out").write_text("")
-    (line,) = refused(check)
+    (line,) = refused()
     assert "--ckpt.output_dir" in line
     assert "is not a writable folder" in line
 
 
-def test_a_full_disk_is_refused(check, monkeypatch):
+def test_a_full_disk_is_refused(refused, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=300 * 2**20))
-    lines = refused(check)
+    lines = refused()
     assert ["300 MiB are free there; at least 1024 are needed" in line for line in lines] == [True, True]
     assert [line.split()[0] for line in lines] == ["--ckpt.output_dir", "--ckpt.path"]

@@ -145,8 +145,8 @@ def wrong(parser, data: Path, **values: object) -> list[str]:
     """What validation says of the rewards of a run."""
     from openrlhf.utils.config import hierarchize
 
+    from openrlhf_maxk.options.inputs import _rewards
     from openrlhf_maxk.options.maxk import options_of
-    from openrlhf_maxk.options.validation import _rewards
 
     options = {"data.prompt_dataset": str(data), "data.label_key": "label"} | values
     argv = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
