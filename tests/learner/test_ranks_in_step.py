@@ -15,9 +15,9 @@ from .learning import experiences_of, make_arguments, make_trainer
 N, GROUPS = 4, 3
 
 
-def trained() -> ActorPPOTrainer:
+def trained(nodes: int = 1, gpus: int = 2) -> ActorPPOTrainer:
     """Of four groups in an optimizer step two are a rank's; this one has received three."""
-    args = make_arguments(N, 16, 4, ranks=2, train__max_epochs=1)
+    args = make_arguments(N, 16, 4, ranks=gpus, actor__num_nodes=nodes, train__max_epochs=1)
     source = random.Random(3)
     alone = make_arguments(N, 16, 4)
     trainer = make_trainer(experiences_of([random_group(i, N, source) for i in range(GROUPS)], alone), args)
@@ -25,8 +25,9 @@ def trained() -> ActorPPOTrainer:
     return trainer
 
 
-def test_a_rank_takes_its_part_of_an_optimizer_step():
-    assert [len(step.groups) for step in trained().strategy.steps] == [2, 1]
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 2), (2, 1)])
+def test_a_rank_takes_its_part_of_an_optimizer_step(nodes, gpus):
+    assert [len(step.groups) for step in trained(nodes, gpus).strategy.steps] == [2, 1]
 
 
 @pytest.mark.parametrize(("others", "sizes"), [(1, [2, 1]), (2, [2, 1]), (3, [1, 1, 1]), (4, [1, 1, 1, 0])])
