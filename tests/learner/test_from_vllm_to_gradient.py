@@ -142,5 +142,6 @@ def test_the_gradient_is_that_of_the_sampled_tokens(groups, micro):
     assert ratios.log().abs().max() > 0.3, "vLLM's policy is another"
     assert status["maxk/ratio_mean"] == pytest.approx(ratios.mean().item(), rel=1e-5)
     assert status["maxk/log_ratio_abs_measured"] == pytest.approx(ratios.log().abs().mean().item(), rel=1e-5)
+    assert status["ppo_kl"] * ratios.log().sum() < 0, "KL is counted from μ to π"
     assert status["truncated"] == pytest.approx(3 / 7)
     assert status["response_length"] == pytest.approx(count / 7)
