@@ -22,7 +22,7 @@ from .learning import VOCABULARY, Policy, log_probs_of, make_arguments, make_tra
 
 N = 4
 START = Policy().logits.detach()
-MU = START + 0.4 * torch.randn(START.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+MU = START + 0.4 * torch.randn(START.shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
 ASKED: dict[str, list[Completion]] = {
     "a": [([5, 6, END], "stop"), ([7, 4, 8, 8], "length"), ([END], "stop"), ([6, 6], "abort")],
     "bcd": [([9, END], "stop"), ([3, 3, 7, 3, 10, 3], "length"), ([10, 4, END], "stop"), ([8], "length")],
