@@ -22,13 +22,6 @@ from .learning import experiences_of, make_arguments, make_trainer, on_a_rank, t
 N = 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_rank():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 def groups_of_sizes(*sizes: int) -> list[Group]:
     source = random.Random(11)
     return [random_group(i, size, source) for i, size in enumerate(sizes)]
