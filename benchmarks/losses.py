@@ -93,7 +93,7 @@ def table(records: list[dict[str, Any]], settings: list[dict[str, Any]]) -> None
     for key, same in by_setting.items():
         cells = [f"{statistics.mean(record[name] for record in same):.3f}" for name in names]
         if len(same) > 1:
-            cells[1] += f" ± {statistics.stdev(record['max@8'] for record in same):.3f}"
+            cells[names.index("max@8")] += f" ± {statistics.stdev(record['max@8'] for record in same):.3f}"
         print(f"| {', '.join(str(value) for _, value in key)} | {len(same)} | " + " | ".join(cells) + " |")
 
 

@@ -86,9 +86,9 @@ class MaxKOptions:
         choices=("learner", "rollout"),
     )
     loss: str = _option(
-        "ppo",
-        "ppo: OpenRLHF's clipped token ratios times the advantage; sequence_clip: the clipped ratio of the whole "
-        "completion, as the paper's eq. 4; score: log π times ρ times the advantage, never clipped",
+        "sequence_clip",
+        "sequence_clip: the clipped ratio of the whole completion times the advantage, as the paper's eq. 4; ppo: "
+        "OpenRLHF's clipped token ratios; score: log π times ρ times the advantage, never clipped",
         choices=("ppo", "sequence_clip", "score"),
     )
     aggregate: str = _option(

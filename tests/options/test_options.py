@@ -57,7 +57,7 @@ def test_the_largest_k_is_at_an_end():
         ({"correction": "second"}, r"--maxk\.correction second is not one of none, first, exact"),
         ({"baseline": "mean"}, r"--maxk\.baseline mean is not one of marginal, leave_one_out, none"),
         ({"behaviour": "vllm"}, r"--maxk\.behaviour vllm is not one of learner, rollout"),
-        ({"loss": "gspo"}, r"--maxk\.loss gspo is not one of ppo, score"),
+        ({"loss": "gspo"}, r"--maxk\.loss gspo is not one of ppo, sequence_clip, score"),
         ({"k": "x"}, r"--maxk\.k x must be"),
         ({"delta_clip": 0.0}, r"--maxk\.delta_clip 0\.0 must be above 0"),
         ({"delta_clip": "wide"}, r"--maxk\.delta_clip 'wide' is not a number"),

@@ -119,7 +119,7 @@ LOSS = (
     Rule(
         "algo.advantage.is_correction_level",
         "only OpenRLHF's PPO loss corrects so",
-        "leave it out, or use --maxk.behaviour rollout",
+        "leave it out, or use --maxk.behaviour rollout or --maxk.loss ppo",
         when="with a --maxk.loss other than ppo",
         holds=lambda run: run.maxk.loss != "ppo",
     ),
