@@ -55,6 +55,18 @@ def test_the_numbers_are_those_of_the_final_evaluation():
     assert compute_eval_metrics(LOADER, [], 4) == {}
 
 
+def test_the_best_checkpoint_is_chosen_by_scores_not_by_terms_for_form_or_length():
+    """Right programs whose rewards a length penalty has moved below 1."""
+    penalised = group(0, "a", [0.99, 0.98, 0.5, 0.4])
+    for member, score in zip(penalised.members, [1.0, 1.0, 0.5, 0.0], strict=True):
+        member.scores = torch.tensor([score])
+    found = compute_eval_metrics(LOADER, [penalised], 4)
+    assert found["eval_mini_pass@1"] == 0.5
+    assert found["eval_mini_pass@4"] == 1.0
+    assert found["eval_mini_pass1"] == pytest.approx(2.5 / 4)
+    assert found["eval_mini_max@4"] == pytest.approx(0.99)
+
+
 def test_a_prompt_with_lost_completions_does_not_count_for_a_k_it_cannot_have():
     assert metrics()["eval_mini_max@4"] == 1.0  # of "a" alone: "c" has three samples
     assert metrics()["eval_mini_max@2"] == pytest.approx(np.mean([(3 * 1 + 2 * 0.5 + 0.25) / 6, 2 / 3 * 0.5]))

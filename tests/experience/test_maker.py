@@ -250,6 +250,23 @@ def test_max_at_k_over_ragged_groups_by_hand():
     )
 
 
+def test_a_completion_passes_by_its_score_whatever_terms_its_reward_has():
+    """All right, with a price for their length: pass@k is 1, max@k that of the rewards."""
+    members = [sample([11], [7, i], 0.99 - 0.01 * i, seed=i) for i in range(2)]
+    for member in members:
+        member.scores = torch.ones(1)
+    maker = make_maker()
+    (experience,) = maker.split_rollout_samples([Group(0, members)])
+    experience.info[SEQUENCE_ADVANTAGE] = torch.zeros(2)
+    found = rollout_metrics([experience])
+    assert (found["rollout/pass@1"], found["rollout/pass@2"]) == (1.0, 1.0)
+    assert found["rollout/max@2"] == pytest.approx(0.99)
+    members[0].scores, members[1].scores = torch.zeros(1), torch.zeros(1)
+    (experience,) = maker.split_rollout_samples([Group(0, members)])
+    experience.info[SEQUENCE_ADVANTAGE] = torch.zeros(2)
+    assert rollout_metrics([experience])["rollout/pass@2"] == 0.0
+
+
 def test_rollout_metrics_by_hand():
     same, other = sample([11, 5], [7, 8], 1.0, seed=1), sample([11, 5], [7, 8], 0.0, seed=2)
     flat = [sample([12], [9], 0.5, seed=3), sample([12], [10], 0.5, seed=4)]

@@ -281,6 +281,27 @@ def test_dynamic_filtering_looks_at_scores_not_rewards(monkeypatch):
     assert sorted(number_of(group) for group in groups) == [1, 2], "without scores there is nothing to filter by"
 
 
+@pytest.mark.parametrize(("objective", "kept"), [("offpolicy_bon", [2]), ("bon_max_second", [2]), ("grpo_passk", [])])
+def test_dynamic_filtering_replaces_groups_that_say_nothing_to_the_objective(monkeypatch, objective, kept):
+    """All of them lie inside the range: equal fractional rewards, equal scores with equal rewards, and mixed ones."""
+    rewards = {0: [0.5] * N, 1: [0.25] * N, 2: [0.0, 1.0, 1.0, 0.5]}
+    pool = Pool(lambda number, i: Reward(rewards[number][i], rewards[number][i]))
+    made = make_sampler(monkeypatch, [Engine()], pool, objective=objective)
+    groups, *_ = generate(made, 3, available=3, filtering=True)
+    assert [number_of(group) for group in groups] == kept
+    assert made.counts.filtered_groups == 3 - len(kept)
+    groups, *_ = generate(made, 3, available=3)
+    assert sorted(number_of(group) for group in groups) == [0, 1, 2], "filtered only when asked for"
+
+
+def test_a_length_penalty_is_a_signal_too(monkeypatch):
+    """Rewards are looked at as they will be trained on, and left as they are."""
+    pool = Pool(lambda number, i: Reward(0.5, 0.5))
+    made = make_sampler(monkeypatch, [Engine()], pool, reward__stop_properly_penalty_coef=0.0)
+    (group,), *_ = generate(made, 1, available=1, filtering=True)
+    assert group.rewards.tolist() == [0.5] * N
+
+
 def test_rewards_that_a_reward_model_gives_later_are_left_open(monkeypatch):
     pool = Pool(None, enabled=False)
     groups, *_ = generate(make_sampler(monkeypatch, [Engine()], pool), 3)
