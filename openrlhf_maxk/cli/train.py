@@ -17,7 +17,7 @@ from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.options.run_record import write as write_record
 from openrlhf_maxk.options.validation import BadOptions, validate
-from openrlhf_maxk.platform import environment, is_cpu
+from openrlhf_maxk.platform import CPU_PARAM_DTYPE, PARAM_DTYPE, environment, is_cpu
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS
 
 # Where OpenRLHF's default does not fit: it is for a critic, or for nodes of eight GPUs.
@@ -31,6 +31,7 @@ CPU_DEFAULTS: dict[str, Any] = {
     "ref.num_gpus_per_node": 1,
     "reward.num_gpus_per_node": 1,
     "ds.attn_implementation": "sdpa",
+    "ds.param_dtype": CPU_PARAM_DTYPE,
     "vllm.gpu_memory_utilization": 0.1,
     "vllm.enforce_eager": True,
     "vllm.sync_backend": "gloo",
@@ -68,11 +69,15 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     """The flat arguments for OpenRLHF, and the same nested; exits with a message if anything is wrong with them."""
     from openrlhf.utils.config import hierarchize
 
+    from openrlhf_maxk.cpu.precision import offer_float32
     from openrlhf_maxk.upstream.command_line import upstream_parser
 
     parser = upstream_parser()
     parser.prog = "python -m openrlhf_maxk.cli.train"
-    parser.set_defaults(**DEFAULTS, **(CPU_DEFAULTS if is_cpu() else {}))
+    parser.set_defaults(**DEFAULTS)
+    if is_cpu():
+        offer_float32(parser)
+        parser.set_defaults(**CPU_DEFAULTS)
     add_arguments(parser)
     flat = parser.parse_args(argv)
     args = hierarchize(flat)
@@ -118,6 +123,7 @@ def start_ray(args: Any, verbose: bool) -> None:
 
     resources: dict[str, Any] = {}
     joins_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    os.environ[PARAM_DTYPE] = args.ds.param_dtype
     needed = gpus_needed(args)
     slots = sum(needed.values())
     if is_cpu() and not joins_cluster:

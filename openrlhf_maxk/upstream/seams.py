@@ -149,6 +149,22 @@ SEAMS: tuple[Seam, ...] = (
         cpu=True,
     ),
     Seam(
+        "openrlhf.utils.utils:convert_to_torch_dtype",
+        WRAP,
+        "openrlhf_maxk.cpu.precision:with_float32",
+        "--ds.param_dtype knows bf16 and fp16 only, whose arithmetic most CPUs do not have",
+        (("openrlhf.utils.utils:convert_to_torch_dtype", "9c59d2aa5133"),),
+        cpu=True,
+    ),
+    Seam(
+        "openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model",
+        WRAP,
+        "openrlhf_maxk.cpu.precision:as_the_base_model",
+        "what was trained in float32 is saved in the dtype of the base model",
+        (("openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model", "576c88c2f7e0"),),
+        cpu=True,
+    ),
+    Seam(
         "deepspeed.comm.torch:build_shm_op",
         REPLACE,
         "openrlhf_maxk.cpu.deepspeed:no_shm_op",
