@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from openrlhf_maxk.machine import ADAM_NOTE, has_flash_attn, no_nvcc, problems
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.options.run_record import write as write_record
@@ -65,6 +66,9 @@ SHOWN = (  # metrics on the line of a step
 )
 
 
+ATTENTION = "ds.attn_implementation"
+
+
 def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     """The flat arguments for OpenRLHF, and the same nested; exits with a message if anything is wrong with them."""
     from openrlhf.utils.config import hierarchize
@@ -78,6 +82,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     if is_cpu():
         offer_float32(parser)
         parser.set_defaults(**CPU_DEFAULTS)
+    elif not has_flash_attn():
+        parser.set_defaults(**{ATTENTION: "sdpa"})
     add_arguments(parser)
     flat = parser.parse_args(argv)
     args = hierarchize(flat)
@@ -193,6 +199,32 @@ def run(flat: argparse.Namespace, args: Any) -> None:
         ray.shutdown()
 
 
+def check_gpus(flat: argparse.Namespace) -> None:
+    """End the program if this machine's GPUs cannot train, each reason with its fix; say what is made do without.
+
+    A cluster's nodes (``RAY_ADDRESS``) are others.
+    """
+    attention = getattr(flat, ATTENTION)
+    if attention.startswith("flash_attention") and not has_flash_attn():
+        sys.exit(
+            f"error: --{ATTENTION} {attention} needs flash-attn: see docs/installation.md, or leave the option out"
+        )
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    found = list(problems())
+    if found:
+        sys.exit("\n".join(f"error: {problem}" for problem in found))
+    missing = no_nvcc()
+    if missing:
+        print(f"note: {missing}; {ADAM_NOTE}", file=sys.stderr)
+    if not has_flash_attn():
+        print(
+            f"note: flash-attn is not installed: attention is PyTorch's (--{ATTENTION} {attention}), which computes "
+            "padding too and is slower on long rows; docs/installation.md",
+            file=sys.stderr,
+        )
+
+
 def forget_thread_count() -> None:
     """Ray gives a job's driver OMP_NUM_THREADS=1, which is nobody's wish for the actors of the job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "null"))
@@ -212,6 +244,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
     except OtherRun as error:
         sys.exit(f"error: {error}")
+    if not is_cpu():
+        check_gpus(flat)
     import openrlhf_maxk
     from openrlhf_maxk.upstream.seams import SeamError
 
