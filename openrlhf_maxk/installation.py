@@ -26,6 +26,7 @@ def install(**options: Any) -> None:
         ValueError: an option is unknown or out of range.
         RuntimeError: Ray has been started already, or would not tell its workers (under ``uv run``).
     """
+    from openrlhf_maxk.machine import put_tools_on_path
     from openrlhf_maxk.options.maxk import ENVIRONMENT, MaxKOptions
     from openrlhf_maxk.platform import environment, is_cpu
     from openrlhf_maxk.upstream import seams
@@ -36,6 +37,7 @@ def install(**options: Any) -> None:
     seams.check(active)
     if options:
         os.environ[ENVIRONMENT] = MaxKOptions.make(**options).to_json()
+    put_tools_on_path()
     os.environ.update(environment())  # first: Ray reads some of it when it is imported
     _check_hooks_run()
     os.environ[RAY_HOOK] = "openrlhf_maxk.installation.add_worker_hook"
@@ -56,9 +58,11 @@ def _check_hooks_run() -> None:
 
 def install_in_worker() -> None:
     """What every Ray worker process runs before anything else."""
+    from openrlhf_maxk.machine import put_tools_on_path
     from openrlhf_maxk.platform import is_cpu
     from openrlhf_maxk.upstream import seams
 
+    put_tools_on_path()
     seams.apply(seams.active(is_cpu()))
 
 

@@ -18,6 +18,23 @@ def is_cpu() -> bool:
     return True
 
 
+# What models are computed in on CPUs, for learner, reference, vLLM and evaluation, unless told otherwise: most have no
+# bfloat16 arithmetic (it takes AVX512-BF16 or AMX).
+CPU_PARAM_DTYPE = "fp32"
+PARAM_DTYPE = "OPENRLHF_MAXK_PARAM_DTYPE"  # environment: a run's --ds.param_dtype, on its way to vLLM's engines
+_ENGINE_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def engine_dtype() -> str:
+    """A run's ``--ds.param_dtype`` as vLLM calls it; bfloat16, OpenRLHF's own default, in programs that do not say."""
+    return _ENGINE_DTYPES[os.environ.get(PARAM_DTYPE, "bf16")]
+
+
+def evaluation_dtype() -> str:
+    """What an evaluation's engines compute in unless told otherwise: the model's own on GPUs ("auto")."""
+    return _ENGINE_DTYPES[CPU_PARAM_DTYPE] if is_cpu() else "auto"
+
+
 def environment() -> dict[str, str]:
     """Environment variables for every process of a run; what the user has set wins."""
     wanted = {
@@ -41,8 +58,12 @@ def environment() -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": "1",
             # Not "mp": vLLM would put its worker into one more process, and wait for it in a busy loop.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # vLLM's sampler would compile three small kernels in C++ for its first tokens, and gains nothing by them.
+            "TORCH_COMPILE_DISABLE": "1",
             "GLOO_SOCKET_IFNAME": "lo",
         }
+    if PARAM_DTYPE in os.environ:
+        wanted[PARAM_DTYPE] = os.environ[PARAM_DTYPE]
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 

@@ -20,7 +20,7 @@ from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.rewards.request import RewardRequest
 from openrlhf_maxk.rewards.scoring.scorers import FunctionScorer
 from openrlhf_maxk.upstream.command_line import upstream_parser
-from openrlhf_maxk.upstream.seams import SEAMS
+from openrlhf_maxk.upstream.seams import SEAMS, Seam
 
 from .e2e import pipeline
 
@@ -48,10 +48,13 @@ def run(source: str, **names: object) -> dict[str, object]:
     return names
 
 
+def where(seam: Seam) -> str:
+    return f" *cpu{f', no {seam.missing}' * bool(seam.missing)}*" * seam.cpu
+
+
 def test_the_table_of_seams_is_the_table():
     assert rows(guide("architecture.md"), "## Seams") == [
-        [f"`{seam.target}`" + " *cpu*" * seam.cpu, f"`{seam.by.removeprefix('openrlhf_maxk.')}`", seam.why]
-        for seam in SEAMS
+        [f"`{seam.target}`" + where(seam), f"`{seam.by.removeprefix('openrlhf_maxk.')}`", seam.why] for seam in SEAMS
     ]
 
 

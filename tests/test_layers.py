@@ -17,7 +17,7 @@ MOST_FILES = 15
 
 # Each line may import from the lines above it. Rooms on one line do not know each other.
 LAYERS = """
-objectives   platform   console   problems.record   problems.verdict   problems.atomic   rewards.sandbox
+objectives   platform   machine   console   problems.record   problems.verdict   problems.atomic   rewards.sandbox
 problems.store
 problems.mini
 problems.sources.options

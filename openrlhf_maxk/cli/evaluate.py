@@ -20,6 +20,7 @@ import numpy as np
 
 from openrlhf_maxk.cli.common import positive, reason
 from openrlhf_maxk.evaluation.samples.records import Sampling
+from openrlhf_maxk.platform import evaluation_dtype
 
 if TYPE_CHECKING:
     from openrlhf_maxk.evaluation.pipeline import Evaluation, Plan
@@ -255,7 +256,9 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("machines")
     group.add_argument("--engines", type=positive, help="vLLM engines (as many as there are GPUs for)")
     group.add_argument("--tensor-parallel-size", type=positive, default=1, help="GPUs an engine")
-    group.add_argument("--dtype", default="auto", help="of the engine (the model's)")
+    group.add_argument(
+        "--dtype", default=evaluation_dtype(), help="of the engine; auto: the model's (auto; on CPU float32)"
+    )
     group.add_argument("--gpu-memory-utilization", type=float, default=0.9)
     group.add_argument("--max-num-seqs", type=positive, help="samples that an engine works on at once (vLLM's choice)")
     group.add_argument("--cores", type=positive, help="cores that run programs (all)")

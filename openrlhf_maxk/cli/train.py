@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from openrlhf_maxk.machine import ADAM_NOTE, has_flash_attn, no_nvcc, problems
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.options.run_record import write as write_record
 from openrlhf_maxk.options.validation import BadOptions, validate
-from openrlhf_maxk.platform import environment, is_cpu
+from openrlhf_maxk.platform import CPU_PARAM_DTYPE, PARAM_DTYPE, environment, is_cpu
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS
 
 # Where OpenRLHF's default does not fit: it is for a critic, or for nodes of eight GPUs.
@@ -31,6 +32,7 @@ CPU_DEFAULTS: dict[str, Any] = {
     "ref.num_gpus_per_node": 1,
     "reward.num_gpus_per_node": 1,
     "ds.attn_implementation": "sdpa",
+    "ds.param_dtype": CPU_PARAM_DTYPE,
     "vllm.gpu_memory_utilization": 0.1,
     "vllm.enforce_eager": True,
     "vllm.sync_backend": "gloo",
@@ -64,15 +66,24 @@ SHOWN = (  # metrics on the line of a step
 )
 
 
+ATTENTION = "ds.attn_implementation"
+
+
 def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     """The flat arguments for OpenRLHF, and the same nested; exits with a message if anything is wrong with them."""
     from openrlhf.utils.config import hierarchize
 
+    from openrlhf_maxk.cpu.precision import offer_float32
     from openrlhf_maxk.upstream.command_line import upstream_parser
 
     parser = upstream_parser()
     parser.prog = "python -m openrlhf_maxk.cli.train"
-    parser.set_defaults(**DEFAULTS, **(CPU_DEFAULTS if is_cpu() else {}))
+    parser.set_defaults(**DEFAULTS)
+    if is_cpu():
+        offer_float32(parser)
+        parser.set_defaults(**CPU_DEFAULTS)
+    elif not has_flash_attn():
+        parser.set_defaults(**{ATTENTION: "sdpa"})
     add_arguments(parser)
     flat = parser.parse_args(argv)
     args = hierarchize(flat)
@@ -118,6 +129,7 @@ def start_ray(args: Any, verbose: bool) -> None:
 
     resources: dict[str, Any] = {}
     joins_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    os.environ[PARAM_DTYPE] = args.ds.param_dtype
     needed = gpus_needed(args)
     slots = sum(needed.values())
     if is_cpu() and not joins_cluster:
@@ -187,6 +199,32 @@ def run(flat: argparse.Namespace, args: Any) -> None:
         ray.shutdown()
 
 
+def check_gpus(flat: argparse.Namespace) -> None:
+    """End the program if this machine's GPUs cannot train, each reason with its fix; say what is made do without.
+
+    A cluster's nodes (``RAY_ADDRESS``) are others.
+    """
+    attention = getattr(flat, ATTENTION)
+    if attention.startswith("flash_attention") and not has_flash_attn():
+        sys.exit(
+            f"error: --{ATTENTION} {attention} needs flash-attn: see docs/installation.md, or leave the option out"
+        )
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    found = list(problems())
+    if found:
+        sys.exit("\n".join(f"error: {problem}" for problem in found))
+    missing = no_nvcc()
+    if missing:
+        print(f"note: {missing}; {ADAM_NOTE}", file=sys.stderr)
+    if not has_flash_attn():
+        print(
+            f"note: flash-attn is not installed: attention is PyTorch's (--{ATTENTION} {attention}), which computes "
+            "padding too and is slower on long rows; docs/installation.md",
+            file=sys.stderr,
+        )
+
+
 def forget_thread_count() -> None:
     """Ray gives a job's driver OMP_NUM_THREADS=1, which is nobody's wish for the actors of the job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "null"))
@@ -206,6 +244,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
     except OtherRun as error:
         sys.exit(f"error: {error}")
+    if not is_cpu():
+        check_gpus(flat)
     import openrlhf_maxk
     from openrlhf_maxk.upstream.seams import SeamError
 

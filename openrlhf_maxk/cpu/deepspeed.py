@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from openrlhf_maxk.platform import is_cpu
+
 
 def cpu_device_mesh(init_device_mesh: Callable[..., Any]) -> Callable[..., Any]:
     """Make device meshes of CPUs (gloo)."""
@@ -15,13 +17,13 @@ def cpu_device_mesh(init_device_mesh: Callable[..., Any]) -> Callable[..., Any]:
     return init
 
 
-def cpu_train_config(get_train_ds_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Add ``torch_adam`` to the optimizer of a training configuration."""
+def with_torch_adam(get_train_ds_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Add ``torch_adam`` to the optimizer of a training configuration; on GPUs without nvcc it is torch's fused one."""
 
     def get(*args: Any, **kwargs: Any) -> dict[str, Any]:
         config = get_train_ds_config(*args, **kwargs)
         if config.get("optimizer", {}).get("type") == "AdamW":
-            config["optimizer"]["params"]["torch_adam"] = True
+            config["optimizer"]["params"] |= {"torch_adam": True} if is_cpu() else {"torch_adam": True, "fused": True}
         return config
 
     return get

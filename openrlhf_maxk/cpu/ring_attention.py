@@ -26,6 +26,6 @@ def gather_and_pad_tensor(*args: Any, **kwargs: Any) -> NoReturn:
 
 def _refuse() -> NoReturn:
     raise RuntimeError(
-        "packing and ring attention need flash-attn, which needs CUDA: "
+        "packing and ring attention need flash-attn, which is not installed: "
         "leave out --ds.packing_samples and --ds.ring_attn_size"
     )

@@ -46,6 +46,7 @@ class CPUWorkerWrap(WorkerWrap):
         self._weights: dict[str, torch.Tensor] = {}
 
     def update_weight(self, name, dtype, shape, empty_cache=False) -> None:
+        assert dtype == self.model_config.dtype, f"the learner's {name} is {dtype}, vLLM's {self.model_config.dtype}"
         weight = torch.empty(shape, dtype=dtype)
         self._weight_group.broadcast(weight, src=0)
         self._weights[name] = weight

@@ -10,7 +10,7 @@ from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils import random_uuid
 
-from openrlhf_maxk.platform import is_cpu, prefix_sharing
+from openrlhf_maxk.platform import engine_dtype, is_cpu, prefix_sharing
 from openrlhf_maxk.upstream.seams import Upstream
 
 logger = init_logger(__name__)
@@ -25,6 +25,7 @@ class GroupRollout(Upstream):
         kwargs |= prefix_sharing()
         if is_cpu():
             kwargs["worker_extension_cls"] = "openrlhf_maxk.cpu.weight_sync.CPUWorkerWrap"
+            kwargs["dtype"] = engine_dtype()
         # Log-probs, where they are asked for, are those of the policy that samples: after temperature and top-p.
         kwargs.setdefault("logprobs_mode", "processed_logprobs")
         self._has_agent = agent_func_path is not None

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
+from openrlhf_maxk.machine import has_flash_attn, no_nvcc
+
 if TYPE_CHECKING:
     Upstream = Any
 else:
@@ -33,6 +35,7 @@ else:
 EXTEND = "extend"  # a new class: our mixin in front of the upstream class
 WRAP = "wrap"  # what our function makes of the upstream object
 REPLACE = "replace"  # our object instead
+FLASH_ATTN, NVCC = "flash-attn", "nvcc"  # what may be missing
 MODULE = "module"  # our module instead of the upstream module, which cannot even be imported
 
 
@@ -41,7 +44,8 @@ class Seam:
     """One replacement.
 
     ``target`` and ``by`` read "module:attribute" (a module alone for ``MODULE``). ``sources`` are the upstream
-    definitions that ``by`` relies on, each with its fingerprint. ``cpu`` seams exist only on the CPU platform.
+    definitions that ``by`` relies on, each with its fingerprint. ``cpu`` seams exist only on the CPU platform
+    and, if they say what they do without (``missing``), on GPUs where that is missing.
     """
 
     target: str
@@ -50,6 +54,7 @@ class Seam:
     why: str
     sources: tuple[tuple[str, str], ...] = ()
     cpu: bool = False
+    missing: str = ""
 
 
 SEAMS: tuple[Seam, ...] = (
@@ -122,8 +127,9 @@ SEAMS: tuple[Seam, ...] = (
         "openrlhf.models.ring_attn_utils",
         MODULE,
         "openrlhf_maxk.cpu.ring_attention",
-        "imports flash_attn, which needs CUDA; ring attention itself is refused on CPU",
+        "imports flash_attn, which is used for ring attention and packing only",
         cpu=True,
+        missing=FLASH_ATTN,
     ),
     Seam(
         "torch:cuda",
@@ -143,9 +149,26 @@ SEAMS: tuple[Seam, ...] = (
     Seam(
         "openrlhf.utils.deepspeed.deepspeed:get_train_ds_config",
         WRAP,
-        "openrlhf_maxk.cpu.deepspeed:cpu_train_config",
-        "torch's AdamW: DeepSpeed would compile a C++ one",
+        "openrlhf_maxk.cpu.deepspeed:with_torch_adam",
+        "torch's AdamW: DeepSpeed would compile one of its own",
         (("openrlhf.utils.deepspeed.deepspeed_utils:get_train_ds_config", "2e79fbb11ad6"),),
+        cpu=True,
+        missing=NVCC,
+    ),
+    Seam(
+        "openrlhf.utils.utils:convert_to_torch_dtype",
+        WRAP,
+        "openrlhf_maxk.cpu.precision:with_float32",
+        "--ds.param_dtype knows bf16 and fp16 only, whose arithmetic most CPUs do not have",
+        (("openrlhf.utils.utils:convert_to_torch_dtype", "9c59d2aa5133"),),
+        cpu=True,
+    ),
+    Seam(
+        "openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model",
+        WRAP,
+        "openrlhf_maxk.cpu.precision:as_the_base_model",
+        "what was trained in float32 is saved in the dtype of the base model",
+        (("openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model", "576c88c2f7e0"),),
         cpu=True,
     ),
     Seam(
@@ -189,8 +212,9 @@ _originals: dict[str, Any] = {}
 
 
 def active(cpu: bool) -> list[Seam]:
-    """The seams of a platform."""
-    return [seam for seam in SEAMS if cpu or not seam.cpu]
+    """The seams of a platform, and of what is missing on this machine."""
+    missing = {name for name, absent in ((FLASH_ATTN, not has_flash_attn()), (NVCC, no_nvcc())) if absent}
+    return [seam for seam in SEAMS if cpu or not seam.cpu or seam.missing in missing]
 
 
 def apply(seams: Iterable[Seam]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import openrlhf.utils.utils
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 from openrlhf.trainer.ray.ppo_actor import PolicyModelActor
@@ -14,12 +13,7 @@ RECORD = "MAXK_TEST_RECORD"  # environment: the file that rank 0 writes
 
 
 class RecordingPolicy(PolicyModelActor.__ray_metadata__.modified_class):
-    """Trains in float32, so that gradients can be compared closely, and saves them before each optimizer step."""
-
-    def init_model_from_pretrained(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        openrlhf.utils.utils.convert_to_torch_dtype = lambda name: torch.float32
-        strategy.param_dtype = "fp32"
-        super().init_model_from_pretrained(strategy, *args, **kwargs)
+    """Saves the gradients before each optimizer step."""
 
     def fit(self, kl_ctl: float = 0) -> Any:
         groups = self.trainer.replay_buffer.groups()

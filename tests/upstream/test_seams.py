@@ -150,9 +150,17 @@ def test_replace_and_module(toy):
         del sys.modules["toy_that_cannot_be_imported"]
 
 
-def test_the_cpu_seams_are_for_cpu_alone():
-    assert [seam for seam in SEAMS if seam not in seams.active(cpu=False)] == [seam for seam in SEAMS if seam.cpu]
+def test_the_cpu_seams_are_for_cpu_alone_or_for_what_is_missing(monkeypatch):
     assert seams.active(cpu=True) == list(SEAMS)
+    for flash_attn, no_nvcc, missing in (
+        (True, None, []),
+        (False, None, ["flash-attn"]),
+        (True, "not found", ["nvcc"]),
+        (False, "not found", ["flash-attn", "nvcc"]),
+    ):
+        monkeypatch.setattr(seams, "has_flash_attn", lambda found=flash_attn: found)
+        monkeypatch.setattr(seams, "no_nvcc", lambda found=no_nvcc: found)
+        assert [seam.missing for seam in seams.active(cpu=False) if seam.cpu] == missing
 
 
 # Upstream's command line

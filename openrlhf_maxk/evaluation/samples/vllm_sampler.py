@@ -18,7 +18,7 @@ from typing import Any
 
 from openrlhf_maxk.evaluation.samples.model import Model
 from openrlhf_maxk.evaluation.samples.records import Request, Sample, Sampling
-from openrlhf_maxk.platform import environment, is_cpu, prefix_sharing
+from openrlhf_maxk.platform import environment, evaluation_dtype, is_cpu, prefix_sharing
 
 
 class EngineError(Exception):
@@ -31,7 +31,7 @@ class EngineOptions:
 
     engines: int | None = None  # one on a CPU, or as many as there are GPUs for
     tensor_parallel_size: int = 1
-    dtype: str = "auto"
+    dtype: str = field(default_factory=evaluation_dtype)  # "auto": the model's
     gpu_memory_utilization: float = 0.9
     max_num_seqs: int | None = None  # samples in a batch; vLLM's own choice unless given
     enforce_eager: bool | None = None  # on a CPU unless given

@@ -1,0 +1,153 @@
+"""What GPUs need, with stand-ins for nvidia-smi, nvcc and compilers: each missing piece is named with its fix."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from openrlhf_maxk import machine
+from openrlhf_maxk.cli import train
+
+SMI, NVCC = "#!/bin/sh\necho {}\n", "#!/bin/sh\necho 'Cuda compilation tools, release {0}, V{0}.88'\n"
+FAILS = "#!/bin/sh\necho 'NVIDIA-SMI has failed' >&2\nexit 9\n"
+GOOD = {"nvidia-smi": SMI.format("580.82.07"), "nvcc": NVCC.format("13.0"), "g++": "#!/bin/sh\n"}
+
+
+@pytest.fixture
+def having(tmp_path, monkeypatch):
+    """Puts on PATH what it is given, and nothing else."""
+    for name in ("CUDA_HOME", "CUDA_PATH", "CXX", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def put(**changes: str | None) -> None:
+        for name, source in ({**GOOD, **{name.replace("_", "-"): source for name, source in changes.items()}}).items():
+            if source is not None:
+                (tmp_path / name).write_text(source)
+                (tmp_path / name).chmod(0o755)
+        machine.no_nvcc.cache_clear()
+        machine.has_flash_attn.cache_clear()
+
+    yield put
+    machine.no_nvcc.cache_clear()
+    machine.has_flash_attn.cache_clear()
+
+
+def test_a_machine_that_has_everything(having):
+    having()
+    assert list(machine.problems()) == []
+    assert machine.no_nvcc() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nvidia_smi": None}, "nvidia-smi does not name a driver: install NVIDIA's, 580.65 or newer (for CUDA 13.0)"),
+        ({"nvidia_smi": FAILS}, "nvidia-smi does not name a driver"),
+        ({"nvidia_smi": SMI.format("550.54.15")}, "driver 550.54 is too old for CUDA 13.0: install 580.65 or newer"),
+        ({"nvidia_smi": SMI.format("580.60.01")}, "driver 580.60 is too old"),
+        ({"g++": None}, "no C++ compiler on PATH, with which Triton and DeepSpeed compile: install g++"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_fix(having, changes, message):
+    having(**changes)
+    (problem,) = machine.problems()
+    assert message in problem
+
+
+def test_headers_of_python(having, monkeypatch, tmp_path):
+    having()
+    monkeypatch.setattr(machine.sysconfig, "get_path", lambda name: str(tmp_path / "include"))
+    (problem,) = machine.problems()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"include/Python.h not found, which Triton compiles with: install python{version}-dev" in problem
+
+
+def test_an_image_may_be_built_where_there_are_no_gpus(having):
+    having(nvidia_smi=None)
+    assert list(machine.problems(image=True)) == []
+
+
+@pytest.mark.parametrize("release", ["12.8", "13.1", "13.2"])
+def test_another_nvcc_is_as_good_as_none(having, release):
+    having(nvcc=NVCC.format(release))
+    assert f"is {release}, and nvcc 13.0 is needed" in str(machine.no_nvcc())
+
+
+def test_nvcc_is_looked_for_where_pytorch_looks(having, monkeypatch, tmp_path):
+    having(nvcc=None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    (tmp_path / "cuda" / "bin").mkdir(parents=True)
+    nvcc = tmp_path / "cuda" / "bin" / "nvcc"
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    assert "is not on PATH, nor where CUDA_HOME says" in str(machine.no_nvcc())
+    nvcc.write_text(NVCC.format("13.0"))
+    nvcc.chmod(0o755)
+    machine.no_nvcc.cache_clear()
+    assert machine.no_nvcc() is None
+
+
+def run(having, capsys, attention="sdpa", **changes):
+    having(**changes)
+    train.check_gpus(SimpleNamespace(**{train.ATTENTION: attention}))
+    return capsys.readouterr().err
+
+
+def test_a_run_says_what_it_makes_do_without(having, capsys):
+    said = run(having, capsys, nvcc=NVCC.format("12.8"))
+    assert "PyTorch's fused one takes its place" in said
+    assert "flash-attn is not installed: attention is PyTorch's (--ds.attn_implementation sdpa)" in said
+
+
+def test_a_run_that_cannot_work_does_not_start(having, capsys, monkeypatch):
+    with pytest.raises(SystemExit, match=r"driver 550\.54 is too old"):
+        run(having, capsys, nvidia_smi=SMI.format("550.54.15"))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # the nodes of a cluster have their own GPUs
+    assert run(having, capsys) == ""
+    with pytest.raises(SystemExit, match=r"--ds\.attn_implementation flash_attention_2 needs flash-attn"):
+        run(having, capsys, "flash_attention_2")
+
+
+@pytest.mark.parametrize(("found", "attention"), [(True, "flash_attention_2"), (False, "sdpa")])
+def test_attention_is_pytorchs_without_flash_attn(monkeypatch, found, attention):
+    from openrlhf_maxk.options.maxk import MaxKOptions
+
+    monkeypatch.setattr(train, "is_cpu", lambda: False)
+    monkeypatch.setattr(train, "has_flash_attn", lambda: found)
+    monkeypatch.setattr(train, "validate", lambda args: MaxKOptions())
+    assert train.parse([])[1].ds.attn_implementation == attention
+
+
+@pytest.mark.parametrize(("cpu", "added"), [(True, {"torch_adam": True}), (False, {"torch_adam": True, "fused": True})])
+def test_without_nvcc_the_optimizer_is_pytorchs(monkeypatch, cpu, added):
+    from openrlhf_maxk.cpu import deepspeed
+
+    monkeypatch.setattr(deepspeed, "is_cpu", lambda: cpu)
+    for optimizer, expected in (
+        ({"type": "AdamW", "params": {"lr": 1.0}}, {"lr": 1.0, **added}),
+        ({"type": "Muon", "params": {"lr": 1.0}}, {"lr": 1.0}),
+    ):
+        get = deepspeed.with_torch_adam(lambda config=optimizer: {"optimizer": config})
+        assert get()["optimizer"]["params"] == expected
+
+
+def test_ninja_is_found_in_every_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for _ in range(2):
+        machine.put_tools_on_path()
+        assert os.environ["PATH"] == f"{os.path.dirname(sys.executable)}{os.pathsep}{tmp_path}"
+
+
+def test_setup_runs_the_file_alone(having):
+    having(nvidia_smi=SMI.format("550.54.15"), nvcc=NVCC.format("12.8"))
+    done = subprocess.run(
+        [sys.executable, "-I", machine.__file__, "--flash-attn"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    driver, nvcc = done.stderr.strip().splitlines()
+    assert driver.startswith("error: NVIDIA's driver 550.54 is too old")
+    assert nvcc.endswith("to compile flash-attn: install it, or leave FLASH_ATTN out")
