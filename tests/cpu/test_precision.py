@@ -30,7 +30,6 @@ def folder(tmp_path):
         (None, torch.float32, "float32"),
         ("fp32", torch.float32, "float32"),
         ("bf16", torch.bfloat16, "bfloat16"),
-        ("fp16", torch.float16, "float16"),
     ],
 )
 def test_the_option_reaches_learner_and_engine(folder, monkeypatch, given, learner, engine):

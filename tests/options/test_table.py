@@ -17,8 +17,9 @@ Changes = dict[str, object]
 
 KL = {"algo__kl__init_coef": 0.01}
 KL_LOSS = {**KL, "algo__kl__use_loss": True, "algo__kl__estimator": "k3"}
-SEQUENCE = {"algo__advantage__is_correction_level": "seq"}
-TOKEN = {"algo__advantage__is_correction_level": "token"}
+PPO = {"maxk__loss": "ppo"}
+SEQUENCE = {"algo__advantage__is_correction_level": "seq", **PPO}
+TOKEN = {"algo__advantage__is_correction_level": "token", **PPO}
 SCORE = {"maxk__loss": "score"}
 ONE_STEP = {"train__max_epochs": 1}
 CONTRAST = {"maxk__baseline": "leave_one_out", "maxk__k": 2}
@@ -147,6 +148,7 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
         {"reward__stop_properly_penalty_coef": 2},
         {"reward__stop_properly_penalty_coef": -2},
     ),
+    ("ds.param_dtype", {"ds__param_dtype": "fp16"}, {"ds__param_dtype": "bf16"}),
     (
         "ds.use_liger_kernel",
         {"ds__use_liger_kernel": True, **GPU, "without": "liger_kernel"},

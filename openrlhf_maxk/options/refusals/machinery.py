@@ -53,7 +53,13 @@ WEIGHTS = (
         LEAVE_OUT,
     ),
     Rule("ds.load_in_4bit", "weights in 4 bits are trained through LoRA only, which is refused", LEAVE_OUT),
-    Rule("ds.param_dtype", "OpenRLHF starts vLLM in bfloat16, and it takes weights of no other type", LEAVE_OUT),
+    Rule(
+        "ds.param_dtype",
+        "OpenRLHF starts vLLM in bfloat16, and it takes weights of no other type",
+        LEAVE_OUT,
+        values="`fp16`",
+        bad=lambda dtype: dtype == "fp16",
+    ),
     Rule(
         "ds.use_liger_kernel",
         "liger-kernel is not installed",
