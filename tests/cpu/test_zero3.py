@@ -10,6 +10,7 @@ import sys
 # The heap is filled with a pattern, so that memory which is read before it was written to cannot look right by luck.
 ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MALLOC_PERTURB_": "128"}
 RANK = """
+import os
 import deepspeed, torch
 from openrlhf_maxk.upstream import seams
 seams.apply(seams.active(cpu=True))
@@ -27,7 +28,9 @@ for round in range(200):
                     parameter.data.fill_(round + i)
                 elif not written:
                     wrong += int((parameter.data != round + i).sum())
-print("wrong:", wrong)
+print("wrong:", wrong, flush=True)
+torch.distributed.barrier()
+os._exit(0)  # gloo's threads may end after the interpreter, which is no matter of this test
 """
 
 
