@@ -18,6 +18,9 @@ from typing import NamedTuple  # not dataclasses: what they import makes every f
 LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
 """What can be switched off for a test of the others. no_new_privs and resource limits are always on."""
 
+FILE = "/tmp/program.py"
+"""What a program is told that its file is called. There is none: nothing of a program is written to a disk."""
+
 REQUEST = struct.Struct("<cxxxxxxxQQQQQ")  # kind, bytes of the job, cpu ns, idle ns, wall ns, memory bytes
 REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
 RUN, KILL = b"R", b"K"
@@ -31,7 +34,7 @@ def pack_job(
     setup: str = "",
     code: bytes = b"",
     keep_code: bool = False,
-    arguments: Sequence[str] = ("",),
+    arguments: Sequence[str] = (FILE,),
     steps: Sequence[tuple[str, str, str]] | None = None,
     nonce: str = "",
 ) -> bytes:
