@@ -26,7 +26,6 @@ _FLAGS = ("-s", "-S", "-P", "-X", "utf8", "-X", "int_max_str_digits=0")
 _ENVIRONMENT = {  # read by the interpreter and by numerical libraries at their start; gone before a program runs
     "PYTHONHASHSEED": "0",  # sets have one order, so that a verdict can be repeated
     "TZ": "UTC0",
-    "PYTHONDONTWRITEBYTECODE": "1",  # nor may programs
     "MALLOC_ARENA_MAX": "1",  # each arena of glibc, one a thread, would count as 128 MiB of a program's memory
     "LD_BIND_NOW": "1",  # else every child looks up the same functions anew
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
@@ -105,10 +104,11 @@ class Lane:
         return said["missing"]
 
     def _spawn(self, descriptors: dict[str, int]) -> subprocess.Popen[bytes]:
+        bytecode = ("-B",) if sys.dont_write_bytecode else ()  # the server's own; programs never write any
         boot = _BOOT.format(str(Path(__file__).parent.parent))
         options = json.dumps({**descriptors, **self._options})
         return subprocess.Popen(
-            [*self._container(), sys.executable, *_FLAGS, "-c", boot, options],
+            [*self._container(), sys.executable, *_FLAGS, *bytecode, "-c", boot, options],
             stdin=subprocess.PIPE,  # its standard streams are pipes, as a program's are: Python looks at them once
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
