@@ -24,7 +24,7 @@ PROGRAM = "import sys\nfor line in sys.stdin:\n    print(line)"
         (f"```solution.py\n{PROGRAM}\n```", PROGRAM),
         (f"~~~python\n{PROGRAM}\n~~~", PROGRAM),
         (f"````python\n{PROGRAM}\n````", PROGRAM),
-        (f"```python\r\n{PROGRAM}\r\n```\r\n", PROGRAM + "\r"),
+        (f"```python\r\n{PROGRAM}\r\n```\r\n", PROGRAM),
         (f"```python   \n\n\n{PROGRAM}\n\n```  ", PROGRAM),
         # several: the last one, Python before unmarked before nothing
         (f"```python\nfirst()\n```\nBetter:\n```python\n{PROGRAM}\n```", PROGRAM),
