@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .protocol import ASK, IDLE, KILL, REPLY, WAITED, Reply, Request, Stage
-from .streams import Streams
+from .protocol import ASK, HELD_UP, KILL, REPLY, Reply, Request, Stage
+from .streams import LOOK_SECONDS, Streams
 
 _START_SECONDS = 120.0  # a busy machine starts slowly
 _FAREWELL_SECONDS = 2.0
@@ -179,11 +179,12 @@ class Lane:
             left = deadline - time.monotonic()
             if left < 0:
                 raise OSError("it hangs")
-            for descriptor, _ in streams.poll.poll(left * 1000):
+            streams.look()
+            for descriptor, _ in streams.poll.poll(min(left, LOOK_SECONDS) * 1000):
                 if descriptor == control:
                     message = self._control.recv(REPLY.size)
                     if message == ASK:
-                        self._control.send(WAITED if streams.held_up(request.idle_ns / 2e9) else IDLE)
+                        self._control.send(HELD_UP.pack(b"W", int(1e9 * streams.held_up())))
                         break
                     if len(message) != REPLY.size:
                         raise OSError("end of file")

@@ -24,8 +24,9 @@ FILE = "/tmp/program.py"
 REQUEST = struct.Struct("<cxxxxxxxQQQQQ")  # kind, bytes of the job, cpu ns, idle ns, wall ns, memory bytes
 REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
 RUN, KILL = b"R", b"K"
-ASK, IDLE, WAITED = b"?", b"I", b"W"
-"""The server asks before it ends an idle program; the client says that it is idle, or that it waited for the client."""
+ASK = b"?"
+HELD_UP = struct.Struct("<cxxxxxxxQ")  # W, ns
+"""The server asks before it ends an idle program; the client says how long in all it may have waited for the client."""
 
 
 def pack_job(
@@ -64,6 +65,7 @@ class KilledBy(IntEnum):
     IDLE_LIMIT = 2  # it neither ran nor waited for a core for that long
     WALL_LIMIT = 3  # the backstop: nothing else ended it
     CLIENT = 4  # too much output, or no longer wanted
+    THREADS = 5  # more than it may start, where the kernel does not count them
 
 
 class Stage:

@@ -63,6 +63,7 @@ _WORD = re.compile(r"[\"'(*`_]*[A-Za-z][\w'’-]*[.,;:!?)*`\"'_]*|[0-9]+[.,]?|[-
 _SHORTEST_SENTENCE = 3  # words
 _SHORT_PROSE = re.compile(r"\**[A-Z][\w' ,-]*[.!:?]\**|Output:? .*")
 _DEFINED = re.compile(r"^(?P<indent>[ \t]*)(?:async[ \t]+)?(?:def|class)[ \t]+(?P<name>\w+)", re.MULTILINE)
+_USED = re.compile(r"(?<![\w.])([^\W\d]\w*)[ \t]*[(.]")
 _READS = re.compile(r"\binput[ \t]*\(|\bstdin\b|\bopen\((?:0|[\"']/dev/stdin)|\bfileinput\b|\bread\(0")
 _WHOLE = re.compile(r"^(?:def|class)[ \t]+\w|^import[ \t]+\w|^from[ \t]+[\w.]+[ \t]+import\b", re.MULTILINE)
 _OF_A_CONSOLE = (">>>", "$", "!", "%", "pip ", "python ")
@@ -159,7 +160,8 @@ def _choose(blocks: Sequence[Block]) -> str | None:
             continue
         definitions = list(_DEFINED.finditer(block.text))
         own = {definition["name"] for definition in definitions}
-        used = {name: by for name, by in defined.items() if name not in own and _uses(block.text, name)}
+        named = dict.fromkeys(_USED.findall(block.text))
+        used = {name: defined[name] for name in named if name in defined and name not in own}
         if fallback is None or block.language == PYTHON or not marked:
             fallback = block.text
         if _stands_alone(block.text) and not used:
@@ -178,10 +180,6 @@ def _may_be_program(block: Block, marked: bool) -> bool:
     if marked:
         return bool(_WHOLE.search(block.text) or _READS.search(block.text))
     return any(map(_is_code, block.text.split("\n"))) or not block.info
-
-
-def _uses(text: str, name: str) -> bool:
-    return re.search(rf"(?<![\w.]){name}[ \t]*[(.]", text) is not None
 
 
 def _stands_alone(text: str) -> bool:
