@@ -46,10 +46,29 @@ def indented(program: str, by: int = 3) -> str:
     return "\n".join(" " * by + line if line else line for line in program.split("\n"))
 
 
-_LANGUAGES = (
-    "python py python3 Python PYTHON Python3 py3 python3.11 pypy3 cpython {.python} {python} python= python=1 "
-    "python,linenos ipython3 ipython python:main.py solution.py main.py language-python"
-).split()
+_LANGUAGES = [
+    "python",
+    "py",
+    "python3",
+    "Python",
+    "PYTHON",
+    "Python3",
+    "py3",
+    "python3.11",
+    "pypy3",
+    "cpython",
+    "{.python}",
+    "{python}",
+    "python=",
+    "python=1",
+    "python,linenos",
+    "ipython3",
+    "ipython",
+    "python:main.py",
+    "solution.py",
+    "main.py",
+    "language-python",
+]
 
 _INTRODUCTIONS = (
     "Here is the code: ", "**Solution:** ", "1. ", "- ", "Answer: ", "## Solution ", "Sure! ", "Code:", "### ",
@@ -136,12 +155,18 @@ COMPLETIONS: list[tuple[Problem | None, str]] = [
     (TWICE, f"{fenced(T)}\nTests:\n{fenced('assert twice(2) == 4' + chr(10) + 'assert twice(0) == 0  # zero')}"),
     (TWICE, f"{fenced(T)}\nSession:\n{fenced('>>> twice(2)' + chr(10) + '4')}"),
     (TWICE, f"{fenced(T)}\nUsage:\n{fenced('result = twice(2)' + chr(10) + 'print(result)')}"),
-    (TWICE, f"{fenced(T)}\n{fenced('import unittest' + chr(10) + 'class Test(unittest.TestCase):' + chr(10) + '    def test(self):' + chr(10) + '        self.assertEqual(twice(2), 4)')}"),  # noqa: E501
+    (
+        TWICE,
+        f"{fenced(T)}\n{fenced('import unittest' + chr(10) + 'class Test(unittest.TestCase):' + chr(10) + '    def test(self):' + chr(10) + '        self.assertEqual(twice(2), 4)')}",
+    ),
     (TWICE, f"{fenced(WRONG_T)}\nNo:\n{fenced(T)}\nUsage:\n{fenced('twice(3)')}"),
     (TWICE, f"{fenced(T)}\nWith a loop:\n{fenced('for i in range(3):' + chr(10) + '    print(twice(i))')}"),
     (METHOD, f"{fenced(M)}\nUsage:\n{fenced('s = Solution()' + chr(10) + 'print(s.ordered([2, 1]))')}"),
     (METHOD, f"{fenced('def ordered(x): return x')}\nAs a class:\n{fenced(M)}"),
-    (ADD, f"{fenced('def add(a, b):' + chr(10) + '    return a + b')}\nCall it:\n{fenced('a, b = map(int, input().split())' + chr(10) + 'print(add(a, b))')}"),  # noqa: E501
+    (
+        ADD,
+        f"{fenced('def add(a, b):' + chr(10) + '    return a + b')}\nCall it:\n{fenced('a, b = map(int, input().split())' + chr(10) + 'print(add(a, b))')}",
+    ),
     (ADD, f"{fenced(A_GUARD)}\nFor example:\n{fenced('print(solve(' + repr('1 2') + '))')}"),
     (ADD, f"```python\n{WRONG_A}\n\nOh no, that is wrong.\n```python\n{A}\n```"),
     (ADD, f"{fenced(A)}\n```python\n"),
@@ -181,7 +206,10 @@ COMPLETIONS: list[tuple[Problem | None, str]] = [
     (ADD, f"<think>a</think>\n{fenced(A)}<|im_end|>"),
     (ADD, f"<thinking>\n{fenced(WRONG_A)}\n</thinking>\n{fenced(A)}"),
     (ADD, f"[THINK]{fenced(WRONG_A)}[/THINK]{fenced(A)}"),
-    (ADD, f"<|channel|>analysis<|message|>{fenced(WRONG_A)}<|end|><|start|>assistant<|channel|>final<|message|>{fenced(A)}<|return|>"),  # noqa: E501
+    (
+        ADD,
+        f"<|channel|>analysis<|message|>{fenced(WRONG_A)}<|end|><|start|>assistant<|channel|>final<|message|>{fenced(A)}<|return|>",
+    ),
     (None, f"<think>\n{fenced(A)}"),
     # no fence
     *((ADD, program) for program in (A, A_MAIN, A_GUARD, A_ONE)),
@@ -192,7 +220,10 @@ COMPLETIONS: list[tuple[Problem | None, str]] = [
     (ADD, f"Here is a program that adds two numbers:\n\n{A}\n"),
     (ADD, f"Here is a program that adds two numbers:\n\n{A_MAIN}\n\nIt reads two numbers and prints their sum."),
     (TWICE, f"Sure!\n\n{T}\n\nThis function returns twice its argument."),
-    (LINES, f"To solve this, read all numbers and add them.\n\n{L_SYS}\n\nExplanation:\n\n- Read everything.\n- Add it."),
+    (
+        LINES,
+        f"To solve this, read all numbers and add them.\n\n{L_SYS}\n\nExplanation:\n\n- Read everything.\n- Add it.",
+    ),
     (LINES, f"# Sum of lines\n{L}"),
     # the prompt holds the beginning
     (BODY, "    return sorted(x)"),

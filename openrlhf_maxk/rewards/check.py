@@ -31,7 +31,11 @@ MEANING = {
 _TIMED_TESTS = 200
 _OWNER = "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, {})"
 _PIPE = "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 1031, 2**20)"  # F_SETPIPE_SZ
-_HARMLESS_INSIDE = ("take memory in pipes", "start a process", "open a unix socket")  # only seccomp refuses them; namespaces contain them
+_HARMLESS_INSIDE = (
+    "take memory in pipes",
+    "start a process",
+    "open a unix socket",
+)  # only seccomp refuses them; namespaces contain them
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 from openrlhf_maxk.rewards.judging.constants import NotConstantError, constant
 from openrlhf_maxk.rewards.sandbox.values import UnknownTypeError, encode
 
+
 class StepKind(StrEnum):
     """What the sandbox does with a step's source."""
 

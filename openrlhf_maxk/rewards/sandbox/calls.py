@@ -64,7 +64,7 @@ def _send_both(job: dict[str, Any], left: object, right: object) -> None:
     """Two values that are to be equal; or, where neither has a counterpart outside, whether they say so."""
     texts = [_text(left), _text(right)]
     if all(text.startswith('{"unknown"') for text in texts):
-        return _write(job, dumps({"equal": not not left == right}))
+        return _write(job, dumps({"equal": bool(left == right)}))
     return _write(job, f'{{"both":[{texts[0]},{texts[1]}]}}')
 
 

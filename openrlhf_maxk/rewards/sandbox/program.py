@@ -76,9 +76,7 @@ def _execute(job: dict[str, Any], codes: list[CodeType]) -> int:
 def _module(name: str) -> ModuleType:
     """The program's module, with what the interpreter gives to a script."""
     module = ModuleType(name)
-    module.__dict__.update(
-        __builtins__=sys.modules["builtins"], __file__=FILE, __cached__=None, __annotations__={}
-    )
+    module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=FILE, __cached__=None, __annotations__={})
     sys.modules["__main__"] = sys.modules[name] = module
     return module
 

@@ -20,7 +20,21 @@ _ON_ONE_LINE = re.compile(r"(?P<fence>`{3,})(?:(?P<info>[a-zA-Z0-9.+#]+)[ \t]+)?
 _PYTHON = re.compile(r"(?:language-|lang-|x-)?(?:i?python|py|pypy|cpython)[0-9.]*|.*\.py", re.IGNORECASE)
 _WORD = re.compile(r"[^\s,;:=(){}\[\]|!/\"'<>]+")
 _OF_A_NOTEBOOK = ("code", "code-cell", "lang", "language", "text")  # words that a language may follow
-_NO_LANGUAGE = "code solution answer program final script main plain plaintext text txt none editor".split()
+_NO_LANGUAGE = [
+    "code",
+    "solution",
+    "answer",
+    "program",
+    "final",
+    "script",
+    "main",
+    "plain",
+    "plaintext",
+    "text",
+    "txt",
+    "none",
+    "editor",
+]
 _CODE_ON_FENCE = re.compile(r"(?:import|from|def|class|for|while|if|print|input|sys|n)\b.*[\w)\]:]$")
 _MARK = re.compile(r"[ \t]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?")
 _QUOTATION = re.compile(r"[ \t]*(?:>[ \t]?)+")
@@ -111,7 +125,7 @@ def _read(text: str, opening: re.Match[str]) -> tuple[Block, int]:
     info = opening["info"].strip()
     if language == PYTHON:
         _, _, rest = info.partition(" ")
-        if _CODE_ON_FENCE.fullmatch(rest.strip()) and "=\"" not in rest and "='" not in rest:
+        if _CODE_ON_FENCE.fullmatch(rest.strip()) and '="' not in rest and "='" not in rest:
             content = f"{rest.strip()}\n{content}"
     return Block(language, content.lstrip(INVISIBLE), opening.start(), info), after
 

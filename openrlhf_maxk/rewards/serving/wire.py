@@ -15,6 +15,7 @@ from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest, Score
 from openrlhf_maxk.rewards.scoring.extraction import SPECIAL_TOKENS
 from openrlhf_maxk.rewards.serving.server import Answerer, BadRequest, Unavailable
 
+
 def reward_answerer(scorer: Scorer, ends: Sequence[str] = ()) -> Answerer:
     """Answers requests by ``scorer``, a group (equal prompts and labels that follow each other) at a time.
 

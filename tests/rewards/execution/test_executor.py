@@ -283,7 +283,9 @@ class TestAsserts:
         assert verdicts(executor.run("def f(x): return x * x", tests)) == [PASSED]
         assert verdicts(executor.run("def f(x): return x", tests)) == [WRONG]
         assert verdicts(executor.run(anything, tests)) == [WRONG]
-        own = "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x\ndef f(x): return P(x)"
+        own = (
+            "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x\ndef f(x): return P(x)"
+        )
         assert verdicts(executor.run(own, asserts("assert f(2) == P(2)", "assert f(2) == P(3)"))) == [PASSED, WRONG]
 
     def test_tolerances_of_a_test(self, executor: Executor) -> None:

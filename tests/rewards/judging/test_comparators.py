@@ -207,7 +207,16 @@ def test_any_bytes_get_an_answer(actual: bytes, expected: str, comparison: Compa
 
 @pytest.mark.parametrize("comparison", TEXTUAL)
 def test_megabytes_of_anything(comparison: Comparison) -> None:
-    for actual in (b"9" * 2**20, b"0" * 2**20 + b".0", b"0." + b"1" * 2**20, b"1e-999999999", b"1.5 " * 2**18, b"\n" * 2**20, b"\xff" * 2**20, b"1e9" * 2**18):
+    for actual in (
+        b"9" * 2**20,
+        b"0" * 2**20 + b".0",
+        b"0." + b"1" * 2**20,
+        b"1e-999999999",
+        b"1.5 " * 2**18,
+        b"\n" * 2**20,
+        b"\xff" * 2**20,
+        b"1e9" * 2**18,
+    ):
         assert difference(actual, "3", comparison, TOLERANCE) is not None
         assert difference(actual, actual.decode("latin-1"), comparison, TOLERANCE) is None or b"\xff" in actual
 

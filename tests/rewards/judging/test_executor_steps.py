@@ -162,7 +162,9 @@ def test_what_cannot_be_taken_apart_is_run_as_it_stands(source: str) -> None:
     assert {step.kind for step in steps_of_asserts(source)} == {StepKind.RUN}
 
 
-@pytest.mark.parametrize("text", ["2 ** 10 ** 9", "'a' * 10 ** 9", "[0] * 10 ** 9", "'%0999999999d' % 1", "1 / 0", "f(1)"])
+@pytest.mark.parametrize(
+    "text", ["2 ** 10 ** 9", "'a' * 10 ** 9", "[0] * 10 ** 9", "'%0999999999d' % 1", "1 / 0", "f(1)"]
+)
 def test_constants_stay_small(text: str) -> None:
     with pytest.raises(NotConstantError):
         constant(ast.parse(text, mode="eval").body)

@@ -90,7 +90,13 @@ def test_any_unicode_gets_an_answer(text: str) -> None:
     assert extract_program(text) is None or isinstance(extract_program(text), str)
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="`~\r" + INVISIBLE, exclude_categories=["Cs"]), min_size=1, max_size=100))
+@given(
+    st.text(
+        alphabet=st.characters(exclude_characters="`~\r" + INVISIBLE, exclude_categories=["Cs"]),
+        min_size=1,
+        max_size=100,
+    )
+)
 def test_a_fenced_program_comes_back_unchanged(program: str) -> None:
     text = program.strip("\n")
     if text.strip() and "think>" not in text:
