@@ -23,7 +23,10 @@ BODY = Problem(
 
 A = "a, b = map(int, input().split())\nprint(a + b)"
 A_MAIN = "def main():\n    a, b = map(int, input().split())\n    print(a + b)\n\nmain()"
-A_GUARD = "import sys\n\ndef solve(data):\n    return sum(map(int, data.split()))\n\nif __name__ == '__main__':\n    print(solve(sys.stdin.read()))"
+A_GUARD = (
+    "import sys\n\ndef solve(data):\n    return sum(map(int, data.split()))\n\n"
+    "if __name__ == '__main__':\n    print(solve(sys.stdin.read()))"
+)
 A_ONE = "print(sum(map(int, input().split())))"
 L = "n = int(input())\ntotal = 0\nfor _ in range(n):\n    total += int(input())\nprint(total)"
 L_SYS = "import sys\ndata = sys.stdin.read().split()\nprint(sum(map(int, data[1:])))"
@@ -32,7 +35,13 @@ T_DOC = 'def twice(x):\n    """Twice x.\n\n    ```\n    >>> twice(2)\n    4\n   
 T_LEFT = 'def twice(x):\n    """Twice x.\n\n```python\ntwice(2)\n```\n    """\n    return 2 * x'
 T_IMPORT = "import math\n\ndef twice(x):\n    return math.prod([2, x])"
 M = "class Solution:\n    def ordered(self, x):\n        return sorted(x)"
-M_TYPES = "from typing import List\n\nclass Solution:\n    def ordered(self, x: List[int]) -> List[int]:\n        x.sort()\n        return x"
+M_TYPES = (
+    "from typing import List\n\nclass Solution:\n"
+    "    def ordered(self, x: List[int]) -> List[int]:\n        x.sort()\n        return x"
+)
+T_UNIT = "import unittest\nclass Test(unittest.TestCase):\n    def test(self):\n        self.assertEqual(twice(2), 4)"
+A_PART = "def add(a, b):\n    return a + b"
+A_CALL = "a, b = map(int, input().split())\nprint(add(a, b))"
 WRONG_A = "a, b = map(int, input().split())\nprint(a - b)"
 WRONG_T = "def twice(x):\n    return x"
 ORDERED = "def ordered(x):\n    return sorted(x)"
@@ -157,7 +166,7 @@ COMPLETIONS: list[tuple[Problem | None, str]] = [
     (TWICE, f"{fenced(T)}\nUsage:\n{fenced('result = twice(2)' + chr(10) + 'print(result)')}"),
     (
         TWICE,
-        f"{fenced(T)}\n{fenced('import unittest' + chr(10) + 'class Test(unittest.TestCase):' + chr(10) + '    def test(self):' + chr(10) + '        self.assertEqual(twice(2), 4)')}",
+        f"{fenced(T)}\n{fenced(T_UNIT)}",
     ),
     (TWICE, f"{fenced(WRONG_T)}\nNo:\n{fenced(T)}\nUsage:\n{fenced('twice(3)')}"),
     (TWICE, f"{fenced(T)}\nWith a loop:\n{fenced('for i in range(3):' + chr(10) + '    print(twice(i))')}"),
@@ -165,7 +174,7 @@ COMPLETIONS: list[tuple[Problem | None, str]] = [
     (METHOD, f"{fenced('def ordered(x): return x')}\nAs a class:\n{fenced(M)}"),
     (
         ADD,
-        f"{fenced('def add(a, b):' + chr(10) + '    return a + b')}\nCall it:\n{fenced('a, b = map(int, input().split())' + chr(10) + 'print(add(a, b))')}",
+        f"{fenced(A_PART)}\nCall it:\n{fenced(A_CALL)}",
     ),
     (ADD, f"{fenced(A_GUARD)}\nFor example:\n{fenced('print(solve(' + repr('1 2') + '))')}"),
     (ADD, f"```python\n{WRONG_A}\n\nOh no, that is wrong.\n```python\n{A}\n```"),

@@ -2,8 +2,8 @@
 
     python benchmarks/extraction.py [--show]
 
-Every rule gets the same completions (``completions.py``); what it finds is run on the tests of the completion's problem.
-The other rules are written here anew, from what these projects document and do:
+Every rule gets the same completions (``completions.py``); what it finds is run on the tests of the completion's
+problem. The other rules are written here anew, from what these projects document and do:
 
 - **open-r1**: the last block that begins with a fence directly followed by ``python`` and a new line, up to the next
   three backticks, wherever they are.

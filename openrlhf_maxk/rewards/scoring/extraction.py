@@ -5,8 +5,8 @@ The rule, in order:
 1. Reasoning is not an answer: only what follows the last ``</think>`` (or another name of it) counts, and nothing if a
    thought stays open. Special tokens at the ends of the text are no part of it. If a part is marked as the answer
    (``<answer>``, ``[PYTHON]``) and holds a program, that is the program.
-2. Programs stand in fenced blocks (:mod:`.fences`), marked as Python or not at all. If the first fence names no language
-   and what stands before it looks like Python, the prompt has opened that block.
+2. Programs stand in fenced blocks (:mod:`.fences`), marked as Python or not at all. If the first fence names no
+   language and what stands before it looks like Python, the prompt has opened that block.
 3. The last block that is a program of its own is taken. Not one of its own is a block of comments, of asserts, of a
    console session, or one that only calls what an earlier block defines. If such a block reads the input, and the
    earlier one does not, they are one program. Beside a marked block, one without a mark must define, import or read.
@@ -51,7 +51,8 @@ _CODE_LINE = re.compile(
     r"(import[ \t]+[\w.]+([ \t]*,[ \t]*[\w.]+)*([ \t]+as[ \t]+\w+)?[ \t]*([#;].*)?$|from[ \t]+[\w.]+[ \t]+import\b)"
     r"|(async[ \t]+)?def[ \t]+\w+[ \t]*\("
     r"|class[ \t]+\w+[ \t]*(\([^\n]*\))?:"
-    r"|(for[ \t]+\(?\*?[\w.\[\]]+([ \t]*,[ \t]*\(?\*?[\w.\[\]]+\)?)*,?\)?[ \t]+in[ \t]|while\b|if\b|elif\b|with\b)[^\n]*:"
+    r"|(for[ \t]+\(?\*?[\w.\[\]]+([ \t]*,[ \t]*\(?\*?[\w.\[\]]+\)?)*,?\)?[ \t]+in[ \t]"
+    r"|while\b|if\b|elif\b|with\b)[^\n]*:"
     r"|(try|else|finally)[ \t]*:"
     r"|@\w+"
     r"|\w+(\.\w+|\[[^\]\n]*\])*\("  # a call

@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.request_version = "HTTP/1.1"  # whatever it was: the answer has a head
         self.command = getattr(self, "command", None) or ""
-        self._answer(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+        self._refuse(HTTPStatus(code), message or HTTPStatus(code).phrase)
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[None]:

@@ -223,7 +223,7 @@ def raw(server: RewardServer, text: str) -> bytes:
     ("head", "status"),
     [
         ("POST /get_reward HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
-        ("POST /get_reward HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"413"),
+        ("POST /get_reward HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"411"),
         ("POST /get_reward HTTP/1.1\r\nContent-Length: 1e3\r\n\r\n", b"411"),
         ("POST /get_reward HTTP/1.1\r\n" + "a: b\r\n" * 1000 + "\r\n", b"431"),
         ("POST " + "/" * 100_000 + " HTTP/1.1\r\n\r\n", b"414"),
