@@ -173,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.raw_requestline:
             self.close_connection = True
         elif len(self.raw_requestline) > 65536:
+            self.requestline = ""
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
         elif parsed:
             method = getattr(self, f"do_{self.command}", None)
