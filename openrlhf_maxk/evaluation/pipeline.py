@@ -78,7 +78,7 @@ def evaluate(
     plan: Plan,
     root: str,
     runner: Callable[[], AbstractContextManager[Runner]],
-    extract: Callable[[str], str | None],
+    extract: Callable[..., str | None],
 ) -> Evaluation:
     """Carry out a plan under ``root``, as far as that has not been done.
 

@@ -29,7 +29,13 @@ MEANING = {
     "uid_drop": "a user id that owns nothing",
 }
 _TIMED_TESTS = 200
-_HARMLESS_INSIDE = ("start a process", "open a unix socket")  # only seccomp refuses them; namespaces contain them
+_OWNER = "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, {})"
+_PIPE = "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 1031, 2**20)"  # F_SETPIPE_SZ
+_HARMLESS_INSIDE = (
+    "take memory in pipes",
+    "start a process",
+    "open a unix socket",
+)  # only seccomp refuses them; namespaces contain them
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ def _attacks(directory: Path) -> list[tuple[str, str, tuple[Verdict, ...]]]:
         ("write a file on this machine", f"open({str(directory / 'new')!r}, 'w').write('x')", refused),
         ("read an environment", f"import os\nopen('/proc/{os.getpid()}/environ').read()", refused),
         ("signal another process", f"import os\nos.kill({os.getpid()}, 0)", refused),
+        ("have another process signalled", _OWNER.format(os.getpid()), refused),
+        ("take memory in pipes", _PIPE, refused),
         ("start a process", "import os\nif os.fork() == 0: os._exit(0)", refused),
         ("run a command", "import os\nos.execv('/bin/sh', ['sh', '-c', 'exit'])", refused),
         ("open a network connection", "import socket\nsocket.create_connection(('127.0.0.1', 9), 1)", refused),

@@ -47,11 +47,12 @@ class Execution:
 
 
 def execute(
-    run: RunFolder, problems: ProblemSet, runner: Runner, extract: Callable[[str], str | None], samples: int
+    run: RunFolder, problems: ProblemSet, runner: Runner, extract: Callable[..., str | None], samples: int
 ) -> Execution:
     """Run what has not been run of the first ``samples`` samples of each problem. The caller holds the run's lock.
 
-    ``extract`` finds the program in a completion (None: there is none; the sample fails all tests).
+    ``extract`` finds the program in a completion (None: there is none; the sample fails all tests). Where the prompt
+    holds the beginning of the program, it is told so by a second argument, True.
     """
     problem_of = lru_cache(_PROBLEMS_IN_MEMORY)(problems.problems.__getitem__)
     taken = {(record["problem"], record["program"]) for record in run.results}  # executed, or in flight
@@ -61,20 +62,24 @@ def execute(
         for sample in first_samples(run, problems, samples):
             problem, index, program = sample["problem"], sample["index"], None
             if (problem, index) not in program_of:
-                program = extract(sample["completion"])
+                program = _program(extract, sample["completion"], problem_of(problem))
                 digest = None if program is None else program_digest(program)
                 results.link(problem, index, digest)
             else:
                 digest = program_of[problem, index]
             if digest is not None and (problem, digest) not in taken:
                 taken.add((problem, digest))
-                program = extract(sample["completion"]) if program is None else program
+                program = _program(extract, sample["completion"], problem_of(problem)) if program is None else program
                 assert program is not None
                 results.expect(problem, digest, runner.submit(program, problem_of(problem)))
             else:
                 bar.update()  # the others when their program has been run
         results.finish()
     return results.execution
+
+
+def _program(extract: Callable[..., str | None], completion: str, problem: Problem) -> str | None:
+    return extract(completion, True) if problem.program_prefix else extract(completion)
 
 
 class _Results:

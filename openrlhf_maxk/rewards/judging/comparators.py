@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 
 from openrlhf_maxk.problems.record import Comparison
 
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(rb"[+-]?[0-9]+")
+_EXACTLY = Context(prec=800, Emax=MAX_EMAX, Emin=MIN_EMIN)  # digits of a finite float, and of one near it
 _SHOWN = 60
 
 
@@ -20,7 +23,9 @@ def difference(actual: bytes, expected: str, comparison: Comparison, tolerance: 
     """None if the output is right, else a short account of what differs, for people.
 
     ``EXACT`` ignores one trailing newline on each side. The others split at ASCII white space. ``NUMERIC`` allows
-    ``|a - e| <= tolerance * max(1, |e|)`` where both tokens are finite floats written with a point or an exponent.
+    ``|a - e| <= tolerance * max(1, |e|)`` where the expected token is a finite float, written with a point or an
+    exponent, and the other a finite number. Where an integer is expected, a float may differ by ``tolerance`` itself,
+    however large the integer, and an integer not at all, but for a sign of zero or a plus.
     ``CASE_INSENSITIVE`` ignores the case of ASCII letters. ``UNORDERED_LINES`` compares the lines that are not blank,
     as token lists, with their multiplicities.
     Raises ValueError for ``CHECKER``, which is not a comparison of two texts.
@@ -57,10 +62,25 @@ def _differ(actual: list[bytes], expected: list[bytes], tolerance: float | None 
 
 
 def _close(actual: bytes, expected: bytes, tolerance: float) -> bool:
-    if not (_FLOAT.fullmatch(actual) and _FLOAT.fullmatch(expected)):
+    wants_float, is_float = _FLOAT.fullmatch(expected), _FLOAT.fullmatch(actual)
+    if not (is_float or _INTEGER.fullmatch(actual)) or not (wants_float or _INTEGER.fullmatch(expected)):
         return False
+    if not (wants_float or is_float):
+        return _unsigned(actual) == _unsigned(expected)
     a, e = float(actual), float(expected)
-    return math.isfinite(a) and math.isfinite(e) and abs(a - e) <= tolerance * max(1.0, abs(e))
+    if not (math.isfinite(a) and math.isfinite(e)):
+        return False
+    if wants_float:
+        return abs(a - e) <= tolerance * max(1.0, abs(e))
+    if abs(a - e) > 1.0 + tolerance * abs(e):  # far apart: not worth the digits
+        return False
+    gap = _EXACTLY.subtract(Decimal(actual.decode()), Decimal(expected.decode()))
+    return abs(gap) <= Decimal(tolerance)
+
+
+def _unsigned(integer: bytes) -> bytes:
+    """An integer without a plus, and zeros without any sign. Leading zeros stay: digits may be a text."""
+    return integer if integer.startswith(b"-") and integer.strip(b"-0") else integer.lstrip(b"+-")
 
 
 def _lines(text: bytes) -> Counter[bytes]:

@@ -7,13 +7,15 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
 from openrlhf_maxk.problems.verdict import TestResult, Verdict
 from openrlhf_maxk.rewards.judging.comparators import difference
 from openrlhf_maxk.rewards.judging.jobs import CHECKER_LIMITS
-from openrlhf_maxk.rewards.judging.steps import Step
-from openrlhf_maxk.rewards.judging.values import MalformedError, json_view, loads, same
+from openrlhf_maxk.rewards.judging.steps import Relation, Step, StepKind
+from openrlhf_maxk.rewards.judging.values import MalformedError, close, json_view, loads, same
+from openrlhf_maxk.rewards.sandbox.confinement.limits import THREADS
 from openrlhf_maxk.rewards.sandbox.lane import Outcome
 from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Stage
 
@@ -76,20 +78,30 @@ def _differs(line: bytes, step: Step, problem: Problem) -> str:
         actual = loads(line)
         if isinstance(actual, dict) and ("unknown" in actual or "failed" in actual):
             return f"returned {actual.get('unknown')}" if "unknown" in actual else f"AssertionError: {actual['failed']}"
-        if step.same:
-            return (
-                "" if actual is step.expected else f"expected {step.expected}, got {line[:60].decode(errors='replace')}"
-            )
-        if problem.mode is Mode.FUNCTION:
-            actual, expected = json_view(actual), json_view(step.expected)
-        else:
-            expected = step.expected
-        if same(actual, expected, problem.judge.comparison, problem.judge.tolerance):
+        if _holds(actual, step, problem):
             return ""
     except MalformedError as error:
         return str(error)
-    shown = json.dumps(step.expected)
-    return f"expected {shown[:100]}, got {line[:100].decode(errors='replace')}"
+    shown = "equal values" if step.kind is StepKind.EQUAL else json.dumps(step.expected)
+    other = "other than " if step.relation is Relation.UNEQUAL else ""
+    return f"expected {other}{shown[:100]}, got {line[:100].decode(errors='replace')}"
+
+
+def _holds(actual: Any, step: Step, problem: Problem) -> bool:
+    """Whether what was sent is as the step wants it. Raises MalformedError."""
+    comparison, tolerance = problem.judge.comparison, problem.judge.tolerance
+    if step.kind is StepKind.EQUAL:
+        both = actual.get("both") if isinstance(actual, dict) else None
+        if isinstance(both, list) and len(both) == 2:
+            return same(both[0], both[1], comparison, tolerance)
+        return actual == {"equal": True}  # values that only the program knows: its word
+    if step.relation is Relation.SAME:
+        return actual is step.expected
+    if step.relation is Relation.CLOSE:
+        return close(actual, step.expected, step.relative, step.absolute, step.strict)
+    if problem.mode is Mode.FUNCTION:
+        return same(json_view(actual), json_view(step.expected), comparison, tolerance)
+    return same(actual, step.expected, comparison, tolerance) == (step.relation is Relation.EQUAL)
 
 
 def judge_by_checker(outcome: Outcome, checker: Outcome) -> TestResult:
@@ -124,6 +136,8 @@ def failure_of(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:
         return Verdict.WALL_TIMEOUT, f"slept or waited: still there after {times}"
     if reply.killed_by is KilledBy.WALL_LIMIT:
         return Verdict.INFRASTRUCTURE_ERROR, f"the machine is too busy to run it: still there after {times}"
+    if reply.killed_by is KilledBy.THREADS:
+        return Verdict.CRASHED, f"started more than {THREADS} threads"
     if reply.status == 0:
         return None
     if os.WIFSIGNALED(reply.status):

@@ -61,6 +61,23 @@ def same(actual: Any, expected: Any, comparison: Comparison, tolerance: float) -
         return _canonical(actual, fold) == _canonical(expected, fold)
 
 
+def close(actual: Any, expected: float, relative: float, absolute: float, strict: bool) -> bool:
+    """Whether a number that was sent is near ``expected``, as ``math.isclose`` says; ``strict``: nearer than that.
+
+    Raises MalformedError.
+    """
+    with _malformed():
+        if not _is_number(actual):
+            return False
+        try:
+            value = float(_number(actual))  # type: ignore[arg-type]
+        except (OverflowError, TypeError):
+            return False
+        bound = max(relative * max(abs(value), abs(expected)), absolute)
+        gap = abs(value - expected)
+        return math.isfinite(value) and (gap < bound if strict else gap <= bound)
+
+
 @contextmanager
 def _malformed() -> Iterator[None]:
     """Whatever a made-up value breaks is its own fault."""

@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .protocol import ASK, IDLE, KILL, REPLY, WAITED, Reply, Request, Stage
-from .streams import Streams
+from .protocol import ASK, HELD_UP, KILL, REPLY, Reply, Request, Stage
+from .streams import LOOK_SECONDS, Streams
 
 _START_SECONDS = 120.0  # a busy machine starts slowly
 _FAREWELL_SECONDS = 2.0
@@ -26,6 +26,7 @@ _FLAGS = ("-s", "-S", "-P", "-X", "utf8", "-X", "int_max_str_digits=0")
 _ENVIRONMENT = {  # read by the interpreter and by numerical libraries at their start; gone before a program runs
     "PYTHONHASHSEED": "0",  # sets have one order, so that a verdict can be repeated
     "TZ": "UTC0",
+    "MALLOC_ARENA_MAX": "1",  # each arena of glibc, one a thread, would count as 128 MiB of a program's memory
     "LD_BIND_NOW": "1",  # else every child looks up the same functions anew
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
@@ -103,10 +104,11 @@ class Lane:
         return said["missing"]
 
     def _spawn(self, descriptors: dict[str, int]) -> subprocess.Popen[bytes]:
+        bytecode = ("-B",) if sys.dont_write_bytecode else ()  # the server's own; programs never write any
         boot = _BOOT.format(str(Path(__file__).parent.parent))
         options = json.dumps({**descriptors, **self._options})
         return subprocess.Popen(
-            [*self._container(), sys.executable, *_FLAGS, "-c", boot, options],
+            [*self._container(), sys.executable, *_FLAGS, *bytecode, "-c", boot, options],
             stdin=subprocess.PIPE,  # its standard streams are pipes, as a program's are: Python looks at them once
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -177,11 +179,12 @@ class Lane:
             left = deadline - time.monotonic()
             if left < 0:
                 raise OSError("it hangs")
-            for descriptor, _ in streams.poll.poll(left * 1000):
+            streams.look()
+            for descriptor, _ in streams.poll.poll(min(left, LOOK_SECONDS) * 1000):
                 if descriptor == control:
                     message = self._control.recv(REPLY.size)
                     if message == ASK:
-                        self._control.send(WAITED if streams.held_up(request.idle_ns / 2e9) else IDLE)
+                        self._control.send(HELD_UP.pack(b"W", int(1e9 * streams.held_up())))
                         break
                     if len(message) != REPLY.size:
                         raise OSError("end of file")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
-import atexit
 import errno
 import gc
 import os
@@ -14,9 +12,9 @@ from os import _exit, closerange, pread, pwrite
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-from . import calls
+from . import calls, ending
 from .confinement.limits import JOB, OWN, STATUS
-from .protocol import Stage
+from .protocol import FILE, Stage
 
 
 def run(job_bytes: int, leave: Callable[[int], NoReturn]) -> NoReturn:
@@ -35,7 +33,10 @@ def run(job_bytes: int, leave: Callable[[int], NoReturn]) -> NoReturn:
     if job["keep_code"]:
         _keep(codes)
     closerange(OWN.start, OWN.stop)
-    _end(_execute(job, codes), leave)
+    status = _execute(job, codes)
+    if job["steps"] is None:
+        status = ending.finalize(status)
+    _end(status, leave)
 
 
 def _compile(job: dict[str, Any]) -> list[CodeType]:
@@ -55,31 +56,36 @@ def _keep(codes: list[CodeType]) -> None:
 
 
 def _execute(job: dict[str, Any], codes: list[CodeType]) -> int:
-    module = ModuleType("__main__" if job["steps"] is None else "solution")  # a called program's demo does not run
+    """Run the program in a module of its own. Nothing here refers to the module any more when this returns."""
+    module = _module("__main__" if job["steps"] is None else "solution")  # a called program's demo does not run
     namespace = module.__dict__
-    namespace["__builtins__"] = sys.modules["builtins"]
-    sys.modules["__main__"] = sys.modules[module.__name__] = module
     sys.argv = job["arguments"]
     gc.enable()
-    status = 0
     try:
         for code in codes:
             exec(code, namespace)
         if job["steps"] is not None:
             calls.run(job, namespace)
-            return 0
     except SystemExit as request:
-        status = _exit_status(request)
+        return _exit_status(request)
     except BaseException as error:
-        status = _uncaught(error)
-    return _finalize(namespace, status)
+        return _uncaught(error)
+    return 0
+
+
+def _module(name: str) -> ModuleType:
+    """The program's module, with what the interpreter gives to a script."""
+    module = ModuleType(name)
+    module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=FILE, __cached__=None, __annotations__={})
+    sys.modules["__main__"] = sys.modules[name] = module
+    return module
 
 
 def _exit_status(request: SystemExit) -> int:
     if request.code is None:
         return 0
     if isinstance(request.code, int):
-        return request.code & 0xFF
+        return request.code & 0xFF if -(2**63) <= request.code < 2**63 else 0xFF  # what no C long holds is -1
     _print(str(request.code) + "\n")
     return 1
 
@@ -113,30 +119,6 @@ def _print(text: str) -> None:
 def _out_of_memory() -> NoReturn:
     os.write(2, b"MemoryError\n")
     _exit(1)
-
-
-def _finalize(namespace: dict[str, Any], status: int) -> int:
-    """What the interpreter does at its end: wait for threads, run exit functions, let files go, flush the streams."""
-    try:
-        if _thread._count():
-            sys.modules["threading"]._shutdown()
-        if atexit._ncallbacks():
-            atexit._run_exitfuncs()
-        namespace.clear()
-        if "__main__" in sys.modules:
-            sys.modules["__main__"].__dict__.clear()
-        gc.collect(2 if gc.get_count()[2] else 1)  # the oldest generation is empty unless the one before was collected
-    except SystemExit as request:
-        status = _exit_status(request)
-    except BaseException as error:
-        _report(error)
-    for stream in (sys.stdout, sys.__stdout__) if sys.stdout is not sys.__stdout__ else (sys.stdout,):
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except BaseException:
-            status = status or 120  # the interpreter's own code for it
-    return status
 
 
 def _end(status: int, leave: Callable[[int], NoReturn]) -> NoReturn:

@@ -18,11 +18,15 @@ from typing import NamedTuple  # not dataclasses: what they import makes every f
 LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
 """What can be switched off for a test of the others. no_new_privs and resource limits are always on."""
 
+FILE = "/tmp/program.py"
+"""What a program is told that its file is called. There is none: nothing of a program is written to a disk."""
+
 REQUEST = struct.Struct("<cxxxxxxxQQQQQ")  # kind, bytes of the job, cpu ns, idle ns, wall ns, memory bytes
 REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
 RUN, KILL = b"R", b"K"
-ASK, IDLE, WAITED = b"?", b"I", b"W"
-"""The server asks before it ends an idle program; the client says that it is idle, or that it waited for the client."""
+ASK = b"?"
+HELD_UP = struct.Struct("<cxxxxxxxQ")  # W, ns
+"""The server asks before it ends an idle program; the client says how long in all it may have waited for the client."""
 
 
 def pack_job(
@@ -31,7 +35,7 @@ def pack_job(
     setup: str = "",
     code: bytes = b"",
     keep_code: bool = False,
-    arguments: Sequence[str] = ("",),
+    arguments: Sequence[str] = (FILE,),
     steps: Sequence[tuple[str, str, str]] | None = None,
     nonce: str = "",
 ) -> bytes:
@@ -61,6 +65,7 @@ class KilledBy(IntEnum):
     IDLE_LIMIT = 2  # it neither ran nor waited for a core for that long
     WALL_LIMIT = 3  # the backstop: nothing else ended it
     CLIENT = 4  # too much output, or no longer wanted
+    THREADS = 5  # more than it may start, where the kernel does not count them
 
 
 class Stage:

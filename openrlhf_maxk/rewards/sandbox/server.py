@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _signal  # not signal: its enums cost every child dozens of copied pages
+import _sitebuiltins
 import _socket
+import builtins
 import contextlib
 import fcntl
 import gc
@@ -39,6 +41,7 @@ def main() -> NoReturn:
         if len(os.listdir("/proc/self/task")) > 1:
             sys.exit(f"importing {name} starts a thread: a process with threads cannot be forked safely")
     sys.dont_write_bytecode = True  # from here on: programs may not
+    _give_site_builtins()
     os.environ.clear()
     if "random" in sys.modules:
         sys.modules["random"].seed(0)  # every run starts from here: a verdict can be repeated
@@ -49,6 +52,15 @@ def main() -> NoReturn:
     server = Server(Layers(options["layers"]))
     server.serve()
     os._exit(0)
+
+
+def _give_site_builtins() -> None:
+    """What ``site`` adds to the builtins of a plain interpreter; this one runs without it."""
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    for name in ("copyright", "credits", "license"):
+        setattr(builtins, name, _sitebuiltins._Printer(name, sys.copyright))
+    builtins.help = _sitebuiltins._Helper()
 
 
 class Server:

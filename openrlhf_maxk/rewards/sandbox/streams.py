@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import math
 import os
 import select
 import termios
 import time
 
 CHUNK = 2**16  # what a pipe holds
+LOOK_SECONDS = 0.02  # a program that waits for us waits no longer than that, but for what keeps us from looking
 _FULL = CHUNK // 2  # or half of it, where each write begins a new page
 
 
@@ -49,7 +49,8 @@ class Streams:
         self.theirs: list[int] = []
         self._open: set[int] = set()
         self._left = memoryview(stdin)
-        self._held_up = -math.inf  # when the program may last have waited for us
+        self._held_up = 0.0  # seconds that the program may have waited for us, in all
+        self._looked = time.monotonic()  # since when it may be waiting
         try:
             self._input = self._pipe(ours_writes=True)
             self.outputs = [Output(self._pipe(ours_writes=False)) for _ in range(3 if with_results else 2)]
@@ -79,6 +80,15 @@ class Streams:
         for descriptor in self.theirs:
             self._close(descriptor)
 
+    def look(self) -> None:
+        """Say that all is done that can be done now: a program that is found waiting waits since then, at most."""
+        self._looked = time.monotonic()
+
+    def _note_wait(self) -> None:
+        now = time.monotonic()
+        self._held_up += now - self._looked
+        self._looked = now
+
     def serve(self, descriptor: int) -> None:
         """Do what a ready descriptor is ready for."""
         if descriptor == self._input:
@@ -89,12 +99,12 @@ class Streams:
     def _read(self, output: Output) -> int:
         size = output.read()
         if size >= _FULL:
-            self._held_up = time.monotonic()
+            self._note_wait()
         return size
 
     def _refill(self) -> None:
         if not _bytes_in(self._input):
-            self._held_up = time.monotonic()
+            self._note_wait()
         self._feed()
 
     def _feed(self) -> None:
@@ -108,14 +118,14 @@ class Streams:
         self.poll.unregister(self._input)
         self._close(self._input)
 
-    def held_up(self, seconds: float) -> bool:
-        """Do what can be done now. Returns whether the program may have waited for us in the last ``seconds``."""
+    def held_up(self) -> float:
+        """Do what can be done now. Returns for how many seconds, in all, the program may have waited for us."""
         for output in self.outputs:
             if not self.overflow:
                 self._read(output)
         if self._input in self._open:
             self._refill()
-        return time.monotonic() - self._held_up < seconds
+        return self._held_up
 
     def finish(self) -> None:
         """Take the rest, once the program is dead."""

@@ -1,8 +1,8 @@
 """Watching one program: when to kill it, and what its end says.
 
-CPU time decides. A program that uses none is ended for being idle, and idle time is what neither ran nor waited for a
-core: wall time less CPU time less the time its threads stood in the run queue. Before that, the client is asked whether
-the program waited for it: to take its output, or to send more input. So a busy machine changes no verdict.
+CPU time decides. A program that uses none is ended for being idle (:mod:`.idleness`). Before that, the client is asked
+for how long the program may have waited for it: to take its output, or to send more input. So a busy machine changes no
+verdict.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import select
 from time import clock_gettime_ns, monotonic_ns
 from typing import NoReturn
 
-from .protocol import ASK, IDLE, KILL, REPLY, REQUEST, WAITED, KilledBy
+from .confinement import limits
+from .idleness import Idleness
+from .protocol import ASK, HELD_UP, KILL, REPLY, REQUEST, KilledBy
 
 _LONGEST_SLEEP = 0.2  # seconds between two looks: a program with many threads uses CPU time faster than wall time
-_UNKNOWN_IDLE_FACTOR = 3  # how much longer to wait where the kernel does not say how long a program queued
 
 
 class Supervisor:
@@ -35,10 +36,12 @@ class Supervisor:
         start = monotonic_ns()
         killed_by, certain = KilledBy.NOBODY, True
         cpu_ns = wall_ns = forgiven_ns = 0
+        idleness = Idleness(child)
         asked = False
         while True:
             left = max(min(cpu_limit_ns - cpu_ns, wall_limit_ns - wall_ns) / 1e9, 0.001)
-            ready = [descriptor for descriptor, _ in self._poll.poll(min(left, _LONGEST_SLEEP) * 1000)]
+            longest = idleness.next_look_seconds() if idleness.several else _LONGEST_SLEEP
+            ready = [descriptor for descriptor, _ in self._poll.poll(min(left, longest) * 1000)]
             if self._child_ended in ready:
                 os.read(self._child_ended, 128)
             ended, status, usage = os.wait4(child, os.WNOHANG)
@@ -55,18 +58,17 @@ class Supervisor:
                     _abandon(child)
                 if message == KILL:
                     killed_by = KilledBy.CLIENT
-                elif message == IDLE:
-                    killed_by = KilledBy.IDLE_LIMIT
-                elif message == WAITED:
-                    asked = False
-                    forgiven_ns = max(forgiven_ns + idle_limit_ns, _idle_ns(child, wall_ns - cpu_ns)[0])
+                elif len(message) == HELD_UP.size:
+                    asked, forgiven_ns = False, HELD_UP.unpack(message)[1]
+                    if idleness.look(wall_ns, cpu_ns) - forgiven_ns >= idle_limit_ns:
+                        killed_by, certain = KilledBy.IDLE_LIMIT, idleness.certain
             elif cpu_ns >= cpu_limit_ns:
                 killed_by = KilledBy.CPU_LIMIT
-            elif not asked and wall_ns - cpu_ns - forgiven_ns >= idle_limit_ns:
-                idle_ns, certain = _idle_ns(child, wall_ns - cpu_ns)
-                if idle_ns - forgiven_ns >= idle_limit_ns:
-                    self._control.send(ASK)
-                    asked = True
+            elif idleness.look(wall_ns, cpu_ns) - forgiven_ns >= idle_limit_ns and not asked:
+                self._control.send(ASK)
+                asked = True
+            elif idleness.threads > limits.THREADS:
+                killed_by = KilledBy.THREADS
             if killed_by is KilledBy.NOBODY and wall_ns >= wall_limit_ns:
                 killed_by, certain = KilledBy.WALL_LIMIT, False
             if killed_by is not KilledBy.NOBODY:
@@ -79,33 +81,6 @@ def _cpu_ns(process: int) -> int:
         return clock_gettime_ns((~process << 3) | 2)
     except OSError:
         return 0  # it has just ended: the next wait tells
-
-
-def _idle_ns(process: int, not_running_ns: int) -> tuple[int, bool]:
-    """How long a process has waited for something else than a core, and whether that is certain."""
-    try:
-        runnable, queued_ns = _queued(process)
-    except (OSError, ValueError, IndexError):
-        return not_running_ns // _UNKNOWN_IDLE_FACTOR, False
-    return (0 if runnable else not_running_ns - queued_ns), True
-
-
-def _queued(process: int) -> tuple[bool, int]:
-    """Whether a thread of the process wants a core now, and the nanoseconds its threads have waited for one."""
-    runnable, queued_ns = False, 0
-    for thread in os.listdir(f"/proc/{process}/task"):
-        queued_ns += int(_read(f"/proc/{process}/task/{thread}/schedstat").split()[1])
-        state = _read(f"/proc/{process}/task/{thread}/stat").rpartition(b")")[2].split()[0]
-        runnable = runnable or state in (b"R", b"D")  # running or queued; in a wait that it did not choose
-    return runnable, queued_ns
-
-
-def _read(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
 
 
 def _abandon(child: int) -> NoReturn:

@@ -7,9 +7,9 @@ all.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
+from json import dumps as _json_text
 from typing import Any
 
 _PLAIN_INTEGERS = 10**15  # larger ones are written in hexadecimal, which takes linear time to read and write
@@ -33,7 +33,7 @@ def encode(value: object) -> Any:
 
 def dumps(value: object) -> str:
     """The value as one line of JSON. Raises as :func:`encode` does."""
-    return json.dumps(encode(value), separators=(",", ":"))
+    return _json_text(encode(value), separators=(",", ":"))
 
 
 def _integer(value: Any) -> Any:

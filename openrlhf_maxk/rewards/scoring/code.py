@@ -28,7 +28,7 @@ class CodeScorer:
         if request.label not in self._problems:
             raise BadLabel(f"label {request.label!r} is not the id of a problem in {self._problems.path}")
         problem = self._problems[request.label]
-        programs = [extract_program(completion) for completion in request.completions]
+        programs = [extract_program(completion, bool(problem.program_prefix)) for completion in request.completions]
         running = [None if program is None else self._programs.submit(program, problem) for program in programs]
         return [NO_PROGRAM if run is None else reward_of(run.result(), self._binary) for run in running]
 

@@ -70,7 +70,7 @@ def _job(request: Mapping[str, Any]) -> Job:
             raise BadRequest(f"{name} is not supported here: leave it out")
     seconds = _number(request, "run_timeout", 10.0, MOST_SECONDS)
     megabytes = _number(request, "memory_limit_MB", -1, MOST_MEGABYTES)
-    memory = int(megabytes if megabytes > 0 else MOST_MEGABYTES) * 2**20
+    memory = max(1, int((megabytes if megabytes > 0 else MOST_MEGABYTES) * 2**20))
     limits = Limits(seconds, memory, CUT_BYTES)
     return jobs.job(jobs.prepare(Problem("run_code", "", (Test(stdin),), limits=limits)), 0, code, b"", "")
 

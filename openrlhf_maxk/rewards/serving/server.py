@@ -15,7 +15,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -26,6 +26,9 @@ Answerer = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Turns a request's JSON object into the answer's; raises BadRequest."""
 
 IDLE_SECONDS = 60.0  # a connection may be silent for so long
+HEAD_SECONDS = 60.0  # and its next request's head must be there by then, however it trickles in
+BODY_SECONDS, SLOWEST_BYTES = 60.0, 100_000  # a body must come in that time, and so many bytes a second
+_LONGEST_LENGTH = 18  # digits of a Content-Length that are read
 LINGER_SECONDS = 5.0  # what a refused client still sends is thrown away for so long
 
 
@@ -135,28 +138,76 @@ class _Handler(BaseHTTPRequestHandler):
         answerer = self.server.answerers.get(self.path.partition("?")[0])
         if answerer is None:
             return self._refuse(HTTPStatus.NOT_FOUND, f"there is {', '.join(self.server.answerers)} to POST to")
-        try:
-            length = int(self.headers.get("Content-Length", ""))
-        except ValueError:
+        lengths = self.headers.get_all("Content-Length", [])
+        if len(lengths) > 1 or (lengths and "Transfer-Encoding" in self.headers):
+            return self._refuse(HTTPStatus.BAD_REQUEST, "a request needs one Content-Length, and no Transfer-Encoding")
+        if not (lengths and lengths[0].isascii() and lengths[0].isdigit()):
             return self._refuse(HTTPStatus.LENGTH_REQUIRED, "a request needs a Content-Length")
+        length = int(lengths[0][:_LONGEST_LENGTH])
         if not 0 <= length <= self.server.max_body:
             most = f"{self.server.max_body} bytes (--max-body)"
             return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{length} bytes are more than {most}: send fewer")
         try:
-            body = self.rfile.read(length)
-            if len(body) < length:  # the client is gone, or we are going
-                self.close_connection = True
-                return None
-            return self._answer(HTTPStatus.OK, answerer(_object(body)))
+            body = self._read(length)
+        except TimeoutError:
+            return self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time")
+        if len(body) < length:  # the client is gone, or we are going
+            self.close_connection = True
+            return None
+        try:
+            status, answer = HTTPStatus.OK, answerer(_object(body))
         except BadRequest as error:
-            return self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+            status, answer = HTTPStatus.BAD_REQUEST, {"error": str(error)}
         except Unavailable as error:
-            return self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
-        except OSError:  # the connection's
-            raise
-        except Exception as error:
+            status, answer = HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
+        except Exception as error:  # what an answerer raises, OSError too; the connection's errors come from elsewhere
             logger.exception("a request could not be answered")
-            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
+            status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"}
+        return self._answer(status, answer)
+
+    def handle_one_request(self) -> None:
+        """As upstream, with a time by which the head must have come."""
+        with self._deadline(HEAD_SECONDS):
+            self.raw_requestline = self.rfile.readline(65537)
+            parsed = bool(self.raw_requestline) and len(self.raw_requestline) <= 65536 and self.parse_request()
+        if not self.raw_requestline:
+            self.close_connection = True
+        elif len(self.raw_requestline) > 65536:
+            self.requestline = ""
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+        elif parsed:
+            method = getattr(self, f"do_{self.command}", None)
+            if method is None:
+                self.close_connection = True
+                return self._answer(HTTPStatus.NOT_IMPLEMENTED, {"error": f"there is no {self.command!r} here"})
+            method()
+        return None
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Errors of the parser are JSON as all others."""
+        self.close_connection = True
+        self.request_version = "HTTP/1.1"  # whatever it was: the answer has a head
+        self.command = getattr(self, "command", None) or ""
+        self._refuse(HTTPStatus(code), message or HTTPStatus(code).phrase)
+
+    @contextlib.contextmanager
+    def _deadline(self, seconds: float) -> Iterator[None]:
+        """Close the connection's reading side if what is read here is not there in time, however it trickles in."""
+        timer = threading.Timer(seconds, self._stop_reading)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _stop_reading(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RD)
+
+    def _read(self, length: int) -> bytes:
+        with self._deadline(BODY_SECONDS + length / SLOWEST_BYTES):
+            return self.rfile.read(length)
 
     def _may_ask(self) -> bool:
         wanted = self.server.authorization

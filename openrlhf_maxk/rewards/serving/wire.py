@@ -12,9 +12,8 @@ from itertools import groupby
 from typing import Any
 
 from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest, Scorer
+from openrlhf_maxk.rewards.scoring.extraction import SPECIAL_TOKENS
 from openrlhf_maxk.rewards.serving.server import Answerer, BadRequest, Unavailable
-
-_ENDS = r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|</s>|<eos>|<pad>|<unk>|<end_of_turn>|\[PAD\]|\[SEP\]"
 
 
 def reward_answerer(scorer: Scorer, ends: Sequence[str] = ()) -> Answerer:
@@ -22,7 +21,7 @@ def reward_answerer(scorer: Scorer, ends: Sequence[str] = ()) -> Answerer:
 
     The usual end tokens, and ``ends``, are taken off the completions.
     """
-    end = re.compile("(?:" + "|".join([_ENDS, *map(re.escape, filter(None, ends))]) + r")\s*\Z")
+    end = re.compile("(?:" + "|".join([SPECIAL_TOKENS, *map(re.escape, filter(None, ends))]) + r")\s*\Z")
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         rewards: list[Reward] = []

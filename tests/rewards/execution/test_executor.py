@@ -248,6 +248,57 @@ class TestAsserts:
         source = "class A:\n    def __eq__(self, other): return True\ndef f(x): return A()"
         assert verdicts(executor.run(source, asserts(*self.TESTS[:2]))) == [WRONG, WRONG]
 
+    CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n\ncheck(f)"
+
+    @pytest.mark.parametrize(
+        ("source", "verdict"),
+        [
+            ("def f(x): return x * x", PASSED),
+            ("def f(x): return x + x", WRONG),
+            ("class A:\n    def __eq__(self, other): return True\ndef f(x): return A()", WRONG),
+            ("import builtins\nbuiltins.exec = lambda *a, **k: None\ndef f(x): return 0", WRONG),
+            ("import builtins\nbuiltins.eval = builtins.compile = lambda *a, **k: 4\ndef f(x): return 0", WRONG),
+            ("import builtins\nbuiltins.range = builtins.zip = lambda *a: []\ndef f(x): return 0", WRONG),
+            ("import json\njson.dumps = lambda *a, **k: '4'\ndef f(x): return 0", WRONG),
+        ],
+    )
+    def test_check_of_a_candidate(self, executor: Executor, source: str, verdict: Verdict) -> None:
+        assert verdicts(executor.run(source, asserts(self.CHECK))) == [verdict]
+
+    @pytest.mark.parametrize(
+        "cheat",
+        [
+            "import builtins\nbuiltins.exec = lambda *a, **k: None\ndef f(x): return -1",
+            "import builtins\nbuiltins.range = lambda *a: []\ndef f(x): return -1",
+            "import os\nos.write = lambda *a: 10**6\ndef f(x): return -1",
+        ],
+    )
+    def test_statements_run_with_the_interpreters_builtins(self, executor: Executor, cheat: str) -> None:
+        loop = "for i in range(3):\n    assert f(i) == i * i"
+        assert verdicts(executor.run(cheat, asserts(loop))) == [WRONG]
+
+    def test_values_that_are_both_computed(self, executor: Executor) -> None:
+        tests = asserts("import math\nx = math.floor(4.5)\nassert f(2) == x")
+        anything = "class A:\n    def __eq__(self, other): return True\ndef f(x): return A()"
+        assert verdicts(executor.run("def f(x): return x * x", tests)) == [PASSED]
+        assert verdicts(executor.run("def f(x): return x", tests)) == [WRONG]
+        assert verdicts(executor.run(anything, tests)) == [WRONG]
+        own = (
+            "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x\ndef f(x): return P(x)"
+        )
+        assert verdicts(executor.run(own, asserts("assert f(2) == P(2)", "assert f(2) == P(3)"))) == [PASSED, WRONG]
+
+    def test_tolerances_of_a_test(self, executor: Executor) -> None:
+        tests = asserts(
+            "import math\nassert math.isclose(f(1), 1000.0, rel_tol=0.01)",
+            "import math\nassert math.isclose(f(0), 0.0001, rel_tol=0.001)",
+            "assert abs(f(0) - 0.0001) < 1e-3",
+            "assert f(1) != 1000 and f(0) != 'x'",
+        )
+        assert verdicts(executor.run("def f(x): return 1005.0 * x", tests)) == [PASSED, WRONG, PASSED, PASSED]
+        anything = "class A(float):\n    def __sub__(s, o): return 0\n    def __ne__(s, o): return True\n"
+        assert verdicts(executor.run(anything + "def f(x): return A(1000)", tests)) == [PASSED, WRONG, WRONG, WRONG]
+
     def test_expected_literal_is_nowhere_in_the_process(self, executor: Executor) -> None:
         source = (
             "import gc, sys\n"

@@ -99,6 +99,21 @@ def test_numeric_against_exact_fractions(expected: str, factor: float) -> None:
         ("1e400", "1e400"),
         ("nan", "nan"),
         ("a 2.0000001 b", "a 2.0 b"),
+        ("3", "3.000000000"),  # an integer where a float is expected
+        ("0", "0.0"),
+        ("-0", "0"),
+        ("0", "-0"),
+        ("+3", "3"),
+        ("-0", "0.0"),
+        ("1", "1.0"),
+        ("1", "1e0"),
+        ("1.0", "1"),  # a float where an integer is expected
+        ("0.0000001", "0"),
+        ("-0.0", "0"),
+        ("3e0", "3"),
+        ("1000000000000.0000001", "1000000000000"),
+        ("9007199254740993.0", "9007199254740993"),  # no float is that number
+        ("1" + "0" * 100 + ".0", "1" + "0" * 100),
     ],
 )
 def test_numeric_accepts(actual: str, expected: str) -> None:
@@ -109,8 +124,18 @@ def test_numeric_accepts(actual: str, expected: str) -> None:
     ("actual", "expected"),
     [
         ("1.00001", "1.0"),
-        ("1", "1.0"),  # integers are exact, whichever side they are on
-        ("1.0", "1"),
+        ("1000000008.0", "1000000007"),  # relative tolerance is for floats: integers are exact
+        ("1000000007.00001", "1000000007"),
+        ("9007199254740992.0", "9007199254740993"),
+        ("1000000008", "1000000007"),
+        ("007", "7"),  # as a text it is another one
+        ("-1", "1"),
+        ("+-1", "1"),
+        ("-", "0"),
+        ("0", "0.1"),
+        ("1", "1.1"),
+        ("1e400", "1" + "0" * 400),
+        ("1" + "0" * 400 + ".0", "1" + "0" * 400),
         ("1000000000000000000001", "1000000000000000000000"),
         ("nan", "1.0"),
         ("inf", "1.0"),
@@ -182,7 +207,16 @@ def test_any_bytes_get_an_answer(actual: bytes, expected: str, comparison: Compa
 
 @pytest.mark.parametrize("comparison", TEXTUAL)
 def test_megabytes_of_anything(comparison: Comparison) -> None:
-    for actual in (b"9" * 2**20, b"1.5 " * 2**18, b"\n" * 2**20, b"\xff" * 2**20, b"1e9" * 2**18):
+    for actual in (
+        b"9" * 2**20,
+        b"0" * 2**20 + b".0",
+        b"0." + b"1" * 2**20,
+        b"1e-999999999",
+        b"1.5 " * 2**18,
+        b"\n" * 2**20,
+        b"\xff" * 2**20,
+        b"1e9" * 2**18,
+    ):
         assert difference(actual, "3", comparison, TOLERANCE) is not None
         assert difference(actual, actual.decode("latin-1"), comparison, TOLERANCE) is None or b"\xff" in actual
 

@@ -83,16 +83,32 @@ def test_every_number_has_the_fate_of_the_table(machine: str) -> None:
         ("clone", (0x00010000 | 0x10000000,), EPERM),
         ("clone", (0x00010000 | 0x00020000,), EPERM),
         ("clone", (0x40000000 | 17,), EPERM),
-        ("kill", (PROCESS, 9), ALLOW),
-        ("kill", (0, 9), ALLOW),
-        ("kill", (-PROCESS, 9), ALLOW),
+        ("kill", (PROCESS, 15), ALLOW),
+        ("kill", (0, 15), ALLOW),
+        ("kill", (-PROCESS, 15), ALLOW),
+        ("kill", (PROCESS, 9), EPERM),  # a SIGKILL is always somebody else's
+        ("kill", (0, 9), EPERM),
+        ("kill", (-PROCESS, 9), EPERM),
         ("kill", (-1, 9), EPERM),
         ("kill", (1, 9), EPERM),
         ("kill", (PROCESS + 1, 9), EPERM),
-        ("tgkill", (PROCESS, 5, 9), ALLOW),
+        ("tgkill", (PROCESS, 5, 15), ALLOW),
+        ("tgkill", (PROCESS, 5, 9), EPERM),
         ("tgkill", (1, 1, 9), EPERM),
-        ("tkill", (PROCESS, 9), ALLOW),
+        ("tkill", (PROCESS, 15), ALLOW),
+        ("tkill", (PROCESS, 9), EPERM),
         ("tkill", (1, 9), EPERM),
+        ("fcntl", (3, 0), ALLOW),  # F_DUPFD
+        ("fcntl", (3, 1030), ALLOW),  # F_DUPFD_CLOEXEC
+        ("fcntl", (3, 4, 0o4000), ALLOW),  # F_SETFL, O_NONBLOCK
+        ("fcntl", (3, 4, 0o4000 | 0x2000), EPERM),  # O_ASYNC
+        ("fcntl", (3, 6), ALLOW),  # F_SETLK
+        ("fcntl", (3, 8, 1), EPERM),  # F_SETOWN
+        ("fcntl", (3, 10, 9), EPERM),  # F_SETSIG
+        ("fcntl", (3, 15), EPERM),  # F_SETOWN_EX
+        ("fcntl", (3, 1024), EPERM),  # F_SETLEASE
+        ("fcntl", (3, 1026), EPERM),  # F_NOTIFY
+        ("fcntl", (3, 1031, 2**20), EPERM),  # F_SETPIPE_SZ
         ("prlimit64", (0, 0), ALLOW),
         ("prlimit64", (PROCESS, 0), ALLOW),
         ("prlimit64", (1, 0), EPERM),

@@ -223,7 +223,7 @@ def raw(server: RewardServer, text: str) -> bytes:
     ("head", "status"),
     [
         ("POST /get_reward HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
-        ("POST /get_reward HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"413"),
+        ("POST /get_reward HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"411"),
         ("POST /get_reward HTTP/1.1\r\nContent-Length: 1e3\r\n\r\n", b"411"),
         ("POST /get_reward HTTP/1.1\r\n" + "a: b\r\n" * 1000 + "\r\n", b"431"),
         ("POST " + "/" * 100_000 + " HTTP/1.1\r\n\r\n", b"414"),
@@ -399,3 +399,65 @@ def test_a_port_in_use_is_named(tmp_path, capsys):
         port = taken.getsockname()[1]
         assert main(["--reward-func", str(function), "--port", str(port)]) == 1
     assert f"cannot listen on --host 127.0.0.1 --port {port}: Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no.txt"), TimeoutError("late"), OSError(5, "broken")])
+def test_whatever_a_scorer_raises_is_told_and_logged(error, caplog):
+    def fails(_):
+        raise error
+
+    with serving(fails) as server:
+        answer = post(server, body("a"))
+    assert answer.status_code == 500
+    assert type(error).__name__ in answer.json()["error"]
+    assert "a request could not be answered" in caplog.text
+
+
+def exchange(server: RewardServer, request: bytes) -> bytes:
+    with socket.create_connection(server.server_address[:2], timeout=20) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("Content-Length: 1_1\r\n", 411),
+        ("Content-Length: +2\r\n", 411),
+        ("Content-Length: -2\r\n", 411),
+        ("Content-Length: 2\r\nContent-Length: 2\r\n", 400),
+        ("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("Content-Length: " + "9" * 5000 + "\r\n", 413),
+    ],
+)
+def test_a_length_that_can_be_read_in_two_ways_is_refused(head, status):
+    with serving() as server:
+        answer = exchange(server, f"POST /get_reward HTTP/1.1\r\nHost: x\r\n{head}\r\n{{}}".encode())
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert b'{"error": "' in answer
+
+
+@pytest.mark.parametrize(
+    "request_", [b"PUT / HTTP/1.1\r\nHost: x\r\n\r\n", b"GARBAGE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_errors_of_the_parser_are_json(request_):
+    with serving() as server:
+        answer = exchange(server, request_)
+    assert b"application/json" in answer
+    assert b'{"error": ' in answer
+
+
+def test_a_head_that_trickles_in_does_not_keep_its_place(monkeypatch):
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.5)
+    with serving(connections=1) as server, socket.create_connection(server.server_address[:2]) as slow:
+        start = time.monotonic()
+        while time.monotonic() - start < 20:
+            try:
+                slow.sendall(b"P")
+            except OSError:
+                break
+            time.sleep(0.1)
+            if requests.get(server.url + "/health", timeout=5).status_code == 200:
+                break
+        assert time.monotonic() - start < 15

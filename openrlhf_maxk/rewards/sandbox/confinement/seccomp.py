@@ -1,8 +1,10 @@
 """seccomp: the system calls a program may make, as a BPF filter that is built here. See seccomp(2).
 
 A program may start threads, but no process: so CPU time, memory and the end of a program are those of one process, and
-killing it kills all of it. It may signal itself only, execute nothing, and open no socket (a connected pair of stream
-sockets, which asyncio needs, is allowed).
+killing it kills all of it. It may signal itself only, neither by kill(2) nor by what fcntl(2) offers (an owner that
+gets a signal when a pipe is ready), and not with SIGKILL, which is then always somebody else's; execute nothing; and
+open no socket (a connected pair of stream sockets, which asyncio needs, is allowed). Pipes keep their size: their
+buffers are no part of a program's memory limit.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ _NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000
 _PRCTL_OPTIONS = (3, 15, 16, 0x53564D41)  # get dumpable, set and get the name, name a mapping
 _IOCTLS = (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451)  # is it a terminal, its size, FIONBIO, FIONREAD, FIO(N)CLEX
+_SIGKILL = 9
+_F_SETFL, _O_ASYNC = 4, 0x2000
+_FCNTLS = (0, 1, 2, 3, 5, 6, 7, 36, 37, 38, 1030, 1032)  # copies, flags, locks, the size of a pipe
 _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
 
 Code = list[tuple[int, int, int, int]]  # operation, jump if true, jump if false, operand
@@ -87,10 +92,11 @@ def _tree(ranges: Sequence[tuple[int, Code]]) -> Code:
 def _checked(name: str, process: int) -> Code:
     if name == "clone":
         return _one_of(0, (_CLONE_THREAD,), mask=_CLONE_THREAD | _CLONE_NEW)
-    if name in ("kill", "tgkill"):
-        return _one_of(0, (process, 0, -process & 0xFFFFFFFF) if name == "kill" else (process,))
-    if name == "tkill":
-        return _one_of(0, (process,))
+    if name in ("kill", "tgkill", "tkill"):
+        whom = (process, 0, -process & 0xFFFFFFFF) if name == "kill" else (process,)
+        return [*_not(2 if name == "tgkill" else 1, _SIGKILL), *_one_of(0, whom)]
+    if name == "fcntl":
+        return _fcntl()
     if name == "prlimit64":
         return _one_of(0, (0, process))
     if name == "prctl":
@@ -103,6 +109,25 @@ def _checked(name: str, process: int) -> Code:
         (_EQUAL, 1, 0, _AF_UNIX),
         (_RETURN, 0, 0, _ERROR | _EPERM),
         *_one_of(1, (_SOCK_STREAM,), mask=_SOCK_TYPE),
+    ]
+
+
+def _not(argument: int, value: int) -> Code:
+    """Refuse if the low word of an argument is ``value``, else go on."""
+    return [(_LOAD, 0, 0, _ARGUMENTS_OFFSET + 8 * argument), (_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ERROR | _EPERM)]
+
+
+def _fcntl() -> Code:
+    """All commands but those that send signals (also by an O_ASYNC among the flags) or take memory of the kernel's."""
+    return [
+        (_LOAD, 0, 0, _ARGUMENTS_OFFSET + 8),
+        (_EQUAL, 0, 5, _F_SETFL),
+        (_LOAD, 0, 0, _ARGUMENTS_OFFSET + 16),
+        (_AND, 0, 0, _O_ASYNC),
+        (_EQUAL, 1, 0, 0),
+        (_RETURN, 0, 0, _ERROR | _EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+        *_one_of(1, _FCNTLS),
     ]
 
 

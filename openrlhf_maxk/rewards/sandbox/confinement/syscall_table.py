@@ -17,7 +17,7 @@ _BOTH = {  # name: (x86_64, aarch64)
     "readv": (19, 65), "writev": (20, 66), "sched_yield": (24, 124), "mremap": (25, 216), "msync": (26, 227),
     "mincore": (27, 232), "madvise": (28, 233), "dup": (32, 23), "nanosleep": (35, 101), "getitimer": (36, 102),
     "setitimer": (38, 103), "getpid": (39, 172), "sendfile": (40, 71), "sendto": (44, 206), "recvfrom": (45, 207),
-    "shutdown": (48, 210), "exit": (60, 93), "wait4": (61, 260), "uname": (63, 160), "fcntl": (72, 25),
+    "shutdown": (48, 210), "exit": (60, 93), "wait4": (61, 260), "uname": (63, 160),
     "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83), "truncate": (76, 45), "ftruncate": (77, 46),
     "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50), "fchmod": (91, 52), "umask": (95, 166),
     "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165), "sysinfo": (99, 179),
@@ -29,8 +29,7 @@ _BOTH = {  # name: (x86_64, aarch64)
     "sched_get_priority_max": (146, 125), "sched_get_priority_min": (147, 126), "setrlimit": (160, 164),
     "gettid": (186, 178), "readahead": (187, 213), "futex": (202, 98), "sched_getaffinity": (204, 123),
     "getdents64": (217, 61), "set_tid_address": (218, 96), "restart_syscall": (219, 128), "fadvise64": (221, 223),
-    "timer_create": (222, 107), "timer_settime": (223, 110), "timer_gettime": (224, 108),
-    "timer_getoverrun": (225, 109), "timer_delete": (226, 111), "clock_gettime": (228, 113),
+    "clock_gettime": (228, 113),
     "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94), "epoll_ctl": (233, 21),
     "waitid": (247, 95), "openat": (257, 56), "mkdirat": (258, 34), "newfstatat": (262, 79), "unlinkat": (263, 35),
     "renameat": (264, 38), "linkat": (265, 37), "symlinkat": (266, 36), "readlinkat": (267, 78),
@@ -51,8 +50,8 @@ _X86_ONLY = {
 }  # fmt: skip
 
 _CHECKED = {  # allowed with some arguments only: the filter says which
-    "ioctl": (16, 29), "socketpair": (53, 199), "clone": (56, 220), "kill": (62, 129), "prctl": (157, 167),
-    "tkill": (200, 130), "tgkill": (234, 131), "prlimit64": (302, 261),
+    "ioctl": (16, 29), "socketpair": (53, 199), "clone": (56, 220), "kill": (62, 129), "fcntl": (72, 25),
+    "prctl": (157, 167), "tkill": (200, 130), "tgkill": (234, 131), "prlimit64": (302, 261),
 }  # fmt: skip
 
 _column = 0 if MACHINE == "x86_64" else 1
