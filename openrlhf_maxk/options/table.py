@@ -43,8 +43,8 @@ PASSED = {
         actor.muon.momentum actor.lr_scheduler actor.lr_warmup_ratio actor.min_lr_ratio actor.max_norm""",
     "model and DeepSpeed": """
         actor.model_name_or_path actor.gradient_checkpointing_enable actor.gradient_checkpointing_reentrant
-        ds.zero_stage ds.param_dtype ds.zpg ds.adam_offload ds.enable_sleep ds.grad_accum_dtype ds.overlap_comm ds.deepcompile
-        ds.attn_implementation ds.experts_implementation ds.use_liger_kernel
+        ds.zero_stage ds.param_dtype ds.zpg ds.adam_offload ds.enable_sleep ds.grad_accum_dtype ds.overlap_comm
+        ds.deepcompile ds.attn_implementation ds.experts_implementation ds.use_liger_kernel
         train.seed train.full_determinism_enable""",
     "data": """
         data.prompt_dataset data.prompt_probs data.prompt_split data.input_key data.label_key data.input_template
