@@ -110,7 +110,7 @@ def test_the_ppo_loss_has_that_gradient_where_the_policy_has_not_moved():
 @pytest.mark.parametrize("name", ["offpolicy_bon", "offpolicy_bon_paper", "grpo"])
 def test_the_ppo_loss_is_upstreams_with_advantages_of_the_current_policy(name):
     policy = Policy(0.2)
-    options = MaxKOptions.make(objective=name)
+    options = MaxKOptions.make(objective=name, loss="ppo")
     before = spread(at_experience_time(options), policy.mask)
     found = make_loss(options)(policy.now, policy.then, before, policy.mask, batch_num_tokens=50.0, dp_size=2)
     log_ratios = sequence_log_ratios(policy.now, policy.then, policy.mask)
