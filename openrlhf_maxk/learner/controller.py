@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from openrlhf.utils.logging_utils import init_logger
 
 from openrlhf_maxk.console import Console
@@ -23,6 +24,7 @@ class GroupController(Upstream):
     """In front of OpenRLHF's ``PPOTrainer`` (the single controller of a run)."""
 
     def __init__(self, pretrain: str, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        torch.manual_seed(strategy.args.train.seed)  # of the order of the data; upstream seeds its learners only
         super().__init__(pretrain, strategy, *args, **kwargs)
         arguments = self.args
         self.maxk = options_of(arguments)

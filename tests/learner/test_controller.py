@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from openrlhf_maxk.console import CONSOLE
 from openrlhf_maxk.experience.maker import GroupExperience
@@ -38,6 +39,7 @@ class Upstream:
     ) -> None:
         self.args = strategy.args
         self.prompts_dataloader, self.eval_dataloader = range(prompts), None
+        self.order = torch.randperm(100).tolist()  # as upstream's data loader draws it
         self.samples_generator = SimpleNamespace(consumed=0, k=None, is_exhausted=False)
         self.experience_maker: Any = object.__new__(GroupExperience)
         self.experience_maker.args, self.experience_maker.maxk = self.args, SimpleNamespace(k=KSchedule(8, 1))
@@ -146,6 +148,11 @@ def test_what_makes_the_gradient_another_one_is_said_once(status, said, monkeypa
     assert told == logged
     assert len(told) == (said is not None)
     assert said is None or said in told[0]
+
+
+def test_the_seed_decides_the_order_of_the_data():
+    orders = [make(8, train__seed=seed)[0].order for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_progress_by_hand():
