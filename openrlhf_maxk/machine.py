@@ -56,6 +56,13 @@ def _driver(image: bool) -> Iterator[str]:
         yield f"NVIDIA's driver {found} is too old for CUDA {CUDA}: install {DRIVER[0]}.{DRIVER[1]} or newer"
 
 
+def gpu_bytes() -> int | None:
+    """The memory of this machine's smallest GPU; None if nvidia-smi does not say."""
+    said = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits") or ""
+    sizes = [int(size) for size in said.split() if size.isdigit()]
+    return min(sizes) * 2**20 if sizes else None
+
+
 @cache
 def no_nvcc() -> str | None:
     """Why nothing for GPUs can be compiled here; None if it can. DeepSpeed takes PyTorch's own version of CUDA only."""

@@ -205,13 +205,15 @@ def options_of_the_script(data: Path, **variables: str) -> list[str]:
 @pytest.mark.parametrize("row", rows(guide("cluster.md"), "## Sizes"), ids=lambda row: row[0])
 def test_the_sizes_of_the_cluster_guide_pass_all_checks(data, monkeypatch, row):
     gpus, variables, shares, options = row
+    shared = "shared" in shares
     for module in (train, validation):
         monkeypatch.setattr(module, "is_cpu", lambda: False)
     named = dict(pair.split("=") for pair in variables.strip("`").split())
     _, args = train.parse([*options_of_the_script(data, PLATFORM="gpu", **named), *options.strip("`").split()])
     needed = train.gpus_needed(args)
-    assert [needed["learner"], needed["vLLM"]] == [int(share) for share in shares.split(",")]
-    assert sum(needed.values()) == int(gpus) == 8 * int(named["NODES"])
+    assert [needed["learner"], args.vllm.num_engines] == [int(share) for share in re.findall(r"\d+", shares)]
+    assert sum(needed.values()) == int(gpus) == int(named.get("GPUS", 8)) * int(named.get("NODES", 1))
+    assert (args.train.colocate_all, args.vllm.enable_sleep, args.ds.enable_sleep) == (shared,) * 3
 
 
 def test_the_head_of_the_cluster_guide_is_large_enough_without_gpus(data):

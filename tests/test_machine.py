@@ -151,3 +151,29 @@ def test_setup_runs_the_file_alone(having):
     driver, nvcc = done.stderr.strip().splitlines()
     assert driver.startswith("error: NVIDIA's driver 550.54 is too old")
     assert nvcc.endswith("to compile flash-attn: install it, or leave FLASH_ATTN out")
+
+
+def test_the_smallest_gpu_counts(having):
+    having(nvidia_smi="#!/bin/sh\necho 81559\necho 40960\n")
+    assert machine.gpu_bytes() == 40960 * 2**20
+    having(nvidia_smi=FAILS)
+    assert machine.gpu_bytes() is None
+
+
+def test_a_run_is_warned_of_what_will_not_fit(having, monkeypatch, tmp_path, capsys):
+    """A model's shape is enough: nothing of its weights is read."""
+    from transformers import Qwen2Config
+
+    from .options.test_memory import options
+
+    Qwen2Config(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, vocab_size=152064).save_pretrained(
+        tmp_path
+    )
+    having(nvidia_smi="#!/bin/sh\necho 24564\n")
+    monkeypatch.setattr(train, "is_cpu", lambda: False)
+    args = options(actor__model_name_or_path=str(tmp_path), ckpt__path=str(tmp_path), ckpt__save_steps=-1)
+    train.warn_of_sizes(args)
+    assert "warning: a learner rank needs about" in capsys.readouterr().err
+    args.actor.model_name_or_path = str(tmp_path / "nowhere")
+    train.warn_of_sizes(args)
+    assert capsys.readouterr().err == ""

@@ -10,15 +10,33 @@ if [[ "$PLATFORM" == cpu ]]; then
         --ckpt.save_steps 10
     )
 else
-    # The paper, section 4.4, on NODES nodes of GPUS GPUs: half for vLLM, half for learner and reference.
-    SAMPLES=${SAMPLES:-256} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256} GPUS=${GPUS:-8} NODES=${NODES:-1}
+    # The paper, section 4.4, on NODES nodes of GPUS GPUs (those of this machine, or 8). Learner and reference get the largest
+    # power of two that is at most half, since batches are powers of two; vLLM gets the others. One GPU is shared: what is
+    # not at work sleeps in the machine's memory.
+    if [[ -z "${GPUS:-}" ]]; then
+        GPUS=$({ nvidia-smi -L 2>/dev/null || true; } | { grep -c ^GPU || true; })
+        if [[ "$GPUS" == 0 ]]; then GPUS=8; fi
+    fi
+    SAMPLES=${SAMPLES:-256} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-256} NODES=${NODES:-1}
+    learners=1
+    while ((learners * 4 <= GPUS)); do learners=$((learners * 2)); done
+    if ((GPUS == 1)); then
+        sharing=(
+            --train.colocate_all --vllm.enable_sleep --ds.enable_sleep
+            --vllm.num_engines "$NODES" --vllm.gpu_memory_utilization 0.5
+        )
+    else
+        sharing=(
+            --train.colocate_actor_ref
+            --vllm.num_engines "$((NODES * (GPUS - learners)))" --vllm.gpu_memory_utilization 0.85
+        )
+    fi
     train_options=(
         --rollout.n_samples_per_prompt 8 --rollout.batch_size 128 --rollout.micro_batch_size 8
         --train.batch_size 512 --train.micro_batch_size 8 --train.max_epochs 3
         --data.max_len 1024 --data.apply_chat_template --actor.adam.lr "${LEARNING_RATE:-5e-6}"
-        --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$((GPUS / 2))"
-        --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$((GPUS / 2))" --train.colocate_actor_ref
-        --vllm.num_engines "$((NODES * GPUS / 2))" --vllm.gpu_memory_utilization 0.85
+        --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$learners"
+        --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$learners" "${sharing[@]}"
         --ds.zero_stage 3 --actor.gradient_checkpointing_enable
         --ckpt.save_steps 20
     )

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_maxk.machine import ADAM_NOTE, has_flash_attn, no_nvcc, problems
+from openrlhf_maxk.machine import ADAM_NOTE, gpu_bytes, has_flash_attn, no_nvcc, problems
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
+from openrlhf_maxk.options.memory import Shape, disk_warning, memory_warnings
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.options.run_record import write as write_record
 from openrlhf_maxk.options.validation import BadOptions, validate
@@ -225,6 +226,22 @@ def check_gpus(flat: argparse.Namespace) -> None:
         )
 
 
+def warn_of_sizes(args: Any) -> None:
+    """Say what the model will not find room for, on this machine's GPUs and on the disk of the checkpoints."""
+    from transformers import AutoConfig
+
+    try:
+        shape = Shape.of(AutoConfig.from_pretrained(args.actor.model_name_or_path))
+    except (OSError, ValueError):  # not within reach from here, or known to its own code alone
+        return
+    if shape is None:
+        return
+    gpu = None if is_cpu() or os.environ.get("RAY_ADDRESS") else gpu_bytes()
+    warnings = memory_warnings(shape, args, gpu) if gpu else []
+    for warning in filter(None, (*warnings, disk_warning(shape, args, args.ckpt.path))):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
 def forget_thread_count() -> None:
     """Ray gives a job's driver OMP_NUM_THREADS=1, which is nobody's wish for the actors of the job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "null"))
@@ -246,6 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     if not is_cpu():
         check_gpus(flat)
+    warn_of_sizes(args)
     import openrlhf_maxk
     from openrlhf_maxk.upstream.seams import SeamError
 
