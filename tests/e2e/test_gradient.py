@@ -32,6 +32,8 @@ def record(request, tmp_path_factory):
         maxk__loss="score",
         maxk__baseline="none",
         maxk__delta_clip="inf",
+        maxk__min_ess=0,
+        maxk__aggregate="token",
         ds__zero_stage=stage,
         actor__num_gpus_per_node=2,
         actor__max_norm=0,
