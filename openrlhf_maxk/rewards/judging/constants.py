@@ -63,10 +63,10 @@ def _value(node: ast.expr) -> Any:
             return -_value(operand)
         case ast.BinOp(left, operation, right) if type(operation) in _OPERATORS:
             return _computed(type(operation), _value(left), _value(right))
-        case ast.Call(function, arguments, []) if _dotted(function) in _MADE_BY:
-            return _MADE_BY[_dotted(function)](*[_value(argument) for argument in arguments])
-        case ast.Attribute() if _dotted(node) in _NAMES:
-            return _NAMES[_dotted(node)]
+        case ast.Call(function, arguments, []) if dotted(function) in _MADE_BY:
+            return _MADE_BY[dotted(function)](*[_value(argument) for argument in arguments])
+        case ast.Attribute() if dotted(node) in _NAMES:
+            return _NAMES[dotted(node)]
     raise NotConstantError(f"{type(node).__name__} is no constant")
 
 
@@ -90,7 +90,8 @@ def _product_size(left: Any, right: Any) -> int:
     return 0
 
 
-def _dotted(node: ast.expr) -> str:
+def dotted(node: ast.expr) -> str:
+    """A name, or a module and a name with a dot between; empty for anything else."""
     match node:
         case ast.Name(name):
             return name

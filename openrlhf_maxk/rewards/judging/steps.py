@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from openrlhf_maxk.rewards.judging.constants import NotConstantError, constant
+from openrlhf_maxk.rewards.judging.constants import NotConstantError, constant, dotted
 from openrlhf_maxk.rewards.sandbox.values import UnknownTypeError, encode
 
 
@@ -187,7 +187,7 @@ def _literal(node: ast.expr) -> Any:
 def _closeness(test: ast.expr) -> Step | None:
     """``math.isclose(expression, number)``, ``abs(expression - number) < tolerance`` and the like."""
     match test:
-        case ast.Call(function, [left, right], keywords) if _dotted(function) in ("math.isclose", "isclose"):
+        case ast.Call(function, [left, right], keywords) if dotted(function) in ("math.isclose", "isclose"):
             tolerances = {keyword.arg: _number(keyword.value) for keyword in keywords}
             if None in tolerances.values() or not tolerances.keys() <= {"rel_tol", "abs_tol"}:
                 return None
@@ -201,7 +201,7 @@ def _closeness(test: ast.expr) -> Step | None:
 
 def _distance(distance: ast.Call, bound: ast.expr, strict: bool) -> Step | None:
     match distance:
-        case ast.Call(function, [ast.BinOp(left, ast.Sub(), right)], []) if _dotted(function) in ("abs", "math.fabs"):
+        case ast.Call(function, [ast.BinOp(left, ast.Sub(), right)], []) if dotted(function) in ("abs", "math.fabs"):
             return _close(left, right, 0.0, _number(bound), strict)
     return None
 
@@ -226,12 +226,3 @@ def _number(node: ast.expr) -> float | None:
         return None
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if real and abs(value) < 1e300 and math.isfinite(value) else None
-
-
-def _dotted(node: ast.expr) -> str:
-    match node:
-        case ast.Name(name):
-            return name
-        case ast.Attribute(ast.Name(module), name):
-            return f"{module}.{name}"
-    return ""
