@@ -89,9 +89,20 @@ def test_one_group_for_two_ranks(tmp_path):
     assert (folder / "out" / "model.safetensors").is_file()
 
 
-def test_killed_after_each_step_in_turn(tmp_path):
+FILTERING = {
+    "algo__dynamic_filtering_enable": True,
+    "rollout__batch_size": 2,
+    "train__batch_size": 8,
+    "train__micro_batch_size": 4,
+    "rollout__micro_batch_size": 4,
+    "train__num_episodes": 1,
+}
+
+
+@pytest.mark.parametrize("more", [{}, FILTERING], ids=["all", "filtered"])
+def test_killed_after_each_step_in_turn(tmp_path, more):
     """The same number of steps, and in each the same prompts, as a run that nobody disturbed."""
-    changes = {"ckpt__save_steps": 1, "ckpt__load_enable": True, "ckpt__max_num": 20, "train__num_episodes": 2}
+    changes = {"ckpt__save_steps": 1, "ckpt__load_enable": True, "ckpt__max_num": 20, "train__num_episodes": 2, **more}
     whole = make(tmp_path / "whole", 11)
     done = pipeline.train(whole, **options(**changes))
     assert done.returncode == 0, done.stdout[-4000:]
