@@ -32,6 +32,7 @@ rewards.scoring
 rewards.serving
 rewards.check   rewards.serve   upstream
 options   cpu
+rows
 experience
 rollout   evaluation.samples   evaluation.statistics
 evaluation.scoring

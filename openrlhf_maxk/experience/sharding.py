@@ -49,16 +49,74 @@ def even_chunks(items: Sequence[Item], count: int) -> list[list[Item]]:
     return [list(items[a:b]) for a, b in pairwise(starts)]
 
 
-def forward_batches(shards: Sequence[Sequence[Group]], rows: int) -> list[list[list[Experience]]]:
-    """The micro-batches of every rank for a forward pass: [rank][micro-batch] → at most ``rows`` single samples.
+def forward_batches(
+    shards: Sequence[Sequence[Group]], samples: int, tokens: int | None = None
+) -> list[list[list[Experience]]]:
+    """The micro-batches of every rank for a forward pass: [rank][micro-batch] → single samples.
 
-    Every rank gets the same number (ZeRO-3 gathers parameters in step). A rank with fewer rows than micro-batches gets
-    copies of a row as fillers, which carry the group id ``FILLER``.
+    Every rank gets the same number (ZeRO-3 gathers parameters in step). A rank that has too little for that gets
+    copies of a sample as fillers, which carry the group id ``FILLER``.
+
+    Args:
+        shards: the groups of each rank.
+        samples: the most samples in a micro-batch.
+        tokens: the most tokens in one instead, each group as a row; see :func:`by_tokens`.
     """
     members = [[member for group in groups for member in group.members] for groups in shards]
-    count = max(-(-len(rank) // rows) for rank in members)
     spare = filler(next(member for rank in members for member in rank))
+    if tokens is not None:
+        batches = [by_tokens([group.members for group in groups], tokens) for groups in shards]
+        count = max(map(len, batches))
+        return [rank + [[spare]] * (count - len(rank)) for rank in batches]
+    count = max(-(-len(rank) // samples) for rank in members)
     return [even_chunks(rank + [spare] * (count - len(rank)), count) for rank in members]
+
+
+def by_tokens(groups: Sequence[Sequence[Experience]], most: int) -> list[list[Experience]]:
+    """Put groups into as few micro-batches of at most ``most`` tokens as first-fit decreasing finds.
+
+    A group is cut only where it has more tokens than that by itself, its prompt then counting in each part; a sample
+    that has more stands alone.
+    """
+    parts = [part for group in groups for part in _parts(group, most)]
+    batches: list[list[Experience]] = []
+    room: list[int] = []
+    for size, part in sorted(parts, key=lambda sized: -sized[0]):
+        fits = next((i for i, left in enumerate(room) if size <= left), None)
+        if fits is None:
+            batches.append(list(part))
+            room.append(most - size)
+        else:
+            batches[fits].extend(part)
+            room[fits] -= size
+    return batches
+
+
+def _parts(group: Sequence[Experience], most: int) -> list[tuple[int, list[Experience]]]:
+    """Consecutive members with their tokens as a row."""
+    parts: list[tuple[int, list[Experience]]] = []
+    for member in group:
+        prompt, total = _lengths(member)
+        if parts and parts[-1][0] + total - prompt <= most:
+            size, members = parts[-1]
+            parts[-1] = (size + total - prompt, [*members, member])
+        else:
+            parts.append((total, [member]))
+    return parts
+
+
+def row_tokens(members: Sequence[Experience]) -> int:
+    """The tokens of single samples of one group as a row: the prompt once, and each completion."""
+    prompts, totals = zip(*map(_lengths, members), strict=True)
+    return prompts[0] + sum(totals) - sum(prompts)
+
+
+def _lengths(sample: Experience) -> tuple[int, int]:
+    """The tokens before a single sample's first action, and all of them."""
+    present, actions = sample.attention_mask.reshape(-1), sample.action_mask.reshape(-1)
+    total = int(present.sum())
+    first = int(actions.long().argmax()) if bool(actions.any()) else len(actions)
+    return total - int(present[len(present) - len(actions) + first :].sum()), total
 
 
 def filler(sample: Experience) -> Experience:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import torch
@@ -14,7 +14,10 @@ from openrlhf.trainer.ppo_utils.experience import (
 )
 
 from openrlhf_maxk.experience.group import regroup
-from openrlhf_maxk.experience.sharding import even_chunks, filler
+from openrlhf_maxk.experience.sharding import by_tokens, even_chunks, filler
+
+Window = Sequence[Sequence[Experience]]  # the groups of an optimizer step
+Cut = Callable[[Window], list[list[Experience]]]
 
 
 class GroupReplayBuffer:
@@ -28,10 +31,12 @@ class GroupReplayBuffer:
         packing_samples: bool = False,
         dynamic_batch: bool = False,
     ) -> None:
-        if limit > 0 or packing_samples or dynamic_batch:
-            raise ValueError("a buffer of whole groups has no limit, does not pack and has no dynamic batches")
+        if limit > 0:
+            raise ValueError("a buffer of whole groups has no limit")
         self.sample_batch_size = sample_batch_size
         self.cpu_offload = cpu_offload
+        self.dynamic_optimizer_step: list[bool] = []  # read by upstream's training step where batches are dynamic
+        self.dynamic_sample_loss_scale: list[float] = []
         self._samples: list[Experience] = []
 
     @torch.no_grad()
@@ -52,6 +57,11 @@ class GroupReplayBuffer:
         """The groups, each a list of single samples; fillers are left out. None for a rank that was dealt no group."""
         return regroup(self._samples)
 
+    def begin(self, micro_batches: int) -> None:
+        """Say of how many micro-batches the next optimizer step consists."""
+        self.dynamic_optimizer_step = [False] * (micro_batches - 1) + [True]
+        self.dynamic_sample_loss_scale = [1 / micro_batches] * micro_batches
+
     def filler(self) -> Experience:
         """A single sample that stands for nothing; see :func:`~openrlhf_maxk.experience.sharding.filler`."""
         return filler(self._samples[0])
@@ -61,8 +71,7 @@ def optimizer_steps(
     groups: Sequence[Sequence[Experience]],
     spare: Experience,
     steps: int,
-    micro_batches: int,
-    whole: bool,
+    cut: Cut,
     shuffle: torch.Generator,
 ) -> Iterator[list[Experience]]:
     """Shuffle groups, never their members, and cut them into optimizer steps of whole groups.
@@ -71,21 +80,37 @@ def optimizer_steps(
         groups: the groups of this rank; there may be none.
         spare: the filler.
         steps: the number of optimizer steps, the same on all ranks.
-        micro_batches: the number of micro-batches in each, the same on all ranks.
-        whole: whether micro-batches hold whole groups, or a group may continue in the next one.
+        cut: makes the micro-batches of a step from its groups, as many on all ranks.
         shuffle: decides the order.
 
     Yields:
-        ``micro_batches`` batched Experiences. Where there are too few samples for that, a micro-batch of one filler row
-        keeps the ranks in step: it has no action tokens, so it adds nothing to loss or gradient.
+        Batched Experiences. In place of an empty micro-batch there is one of one filler row, which keeps the ranks in
+        step: it has no action tokens, so it adds nothing to loss or gradient.
     """
     order = torch.randperm(len(groups), generator=shuffle).tolist()
     for window in even_chunks([groups[i] for i in order], steps):
+        yield [make_experience_batch(batch or [spare]) for batch in cut(window)]
+
+
+def cut_by_count(micro_batches: int, whole: bool) -> Cut:
+    """So many micro-batches, of as many groups each (``whole``), or of as many samples, and then groups are cut."""
+
+    def cut(window: Window) -> list[list[Experience]]:
         if whole:
-            batches = [list(chain.from_iterable(part)) for part in even_chunks(window, micro_batches)]
-        else:
-            batches = even_chunks(list(chain.from_iterable(window)), micro_batches)
-        yield [make_experience_batch(batch or [spare]) for batch in batches]
+            return [list(chain.from_iterable(part)) for part in even_chunks(window, micro_batches)]
+        return even_chunks(list(chain.from_iterable(window)), micro_batches)
+
+    return cut
+
+
+def cut_by_tokens(tokens: int, agree: Callable[[int], int]) -> Cut:
+    """As many micro-batches as the tokens ask for on the rank that has the most (``agree`` finds it out)."""
+
+    def cut(window: Window) -> list[list[Experience]]:
+        batches = by_tokens(window, tokens)
+        return batches + [[]] * (agree(len(batches)) - len(batches))
+
+    return cut
 
 
 def count_steps(groups: int, samples_per_step: int, group_size: int) -> int:

@@ -12,11 +12,13 @@ from tqdm import tqdm
 
 from openrlhf_maxk.experience.advantages import GroupAdvantages, group_advantages, sequence_log_ratios
 from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
+from openrlhf_maxk.experience.sharding import row_tokens
 from openrlhf_maxk.learner.batch import GroupBatch
-from openrlhf_maxk.learner.buffer import count_steps, optimizer_steps
+from openrlhf_maxk.learner.buffer import count_steps, cut_by_count, cut_by_tokens, optimizer_steps
 from openrlhf_maxk.learner.loss import GroupPolicyLoss
 from openrlhf_maxk.learner.status import StatusMean
 from openrlhf_maxk.options.maxk import options_of
+from openrlhf_maxk.rows.check import OFF
 from openrlhf_maxk.upstream.seams import Upstream
 
 
@@ -27,6 +29,9 @@ class GroupLearner(Upstream):
         super().__init__(*args, **kwargs)
         self.maxk = options_of(self.args)
         self.actor_loss_fn: GroupPolicyLoss = GroupPolicyLoss(self.actor_loss_fn, self.maxk)
+        self.actor.entropy_gradient = bool(self.args.actor.entropy_coef)
+        if self.maxk.rows == "off":
+            self.actor.rows = OFF
         self.args.vllm.enable_prefix_caching = True  # the rollout actors' always is; weights that leave clear the cache
         self._updates = 0  # calls of ppo_train, to shuffle differently in each
 
@@ -34,9 +39,15 @@ class GroupLearner(Upstream):
         """Train on everything in the buffer for ``--train.max_epochs`` PPO epochs; returns the mean of the metrics."""
         args, strategy = self.args, self.strategy
         n, world = args.rollout.n_samples_per_prompt, args.actor.num_nodes * args.actor.num_gpus_per_node
+        dynamic, tokens = args.train.dynamic_batch_enable, args.train.max_tokens_per_gpu
         groups, spare = self.replay_buffer.groups(), self.replay_buffer.filler()
         steps = self._agree(count_steps(len(groups), args.train.batch_size // world, n))
-        whole = args.train.micro_batch_size % n == 0
+        if dynamic:
+            whole = not self._agree(int(any(row_tokens(group) > tokens for group in groups)))
+            cut = cut_by_tokens(tokens, self._agree)
+        else:
+            whole = args.train.micro_batch_size % n == 0
+            cut = cut_by_count(strategy.accumulated_gradient, whole)
         shuffle = torch.Generator().manual_seed(args.train.seed + self._updates)
         self._updates += 1
         status = StatusMean()
@@ -49,16 +60,19 @@ class GroupLearner(Upstream):
             disable=not strategy.is_rank_0(),
         ) as bar:
             for epoch in range(self.max_epochs):
-                windows = optimizer_steps(groups, spare, steps, strategy.accumulated_gradient, whole, shuffle)
+                windows = optimizer_steps(groups, spare, steps, cut, shuffle)
                 for index, window in enumerate(windows):
                     for batch in window:
                         batch.to_device(device)
                     loss_fn.policy_is_behaviour = self.maxk.behaviour == "learner" and epoch == index == 0
                     known = self._advantages_of(window) if not whole else [None] * len(window)
-                    batches = iter_grad_accum_global_norm(
-                        window, strategy, strategy.accumulated_gradient, lambda batch: batch.action_mask
-                    )
+                    batches = iter_grad_accum_global_norm(window, strategy, len(window), lambda b: b.action_mask)
+                    self.replay_buffer.begin(len(window))
                     for step, ((batch, info), computed) in enumerate(zip(batches, known, strict=True)):
+                        if dynamic:  # DeepSpeed takes each for a whole step, and does not divide by their number
+                            self.actor.model.set_gradient_accumulation_boundary(step == len(window) - 1)
+                            for name in ("batch_num_tokens", "global_batch_size"):
+                                info = {**info, name: info[name] * len(window)}
                         status.add(self._train_on(batch, kl_ctl, step, info, computed))
                     bar.update()
         return status.reduce()
@@ -82,6 +96,7 @@ class GroupLearner(Upstream):
             **loss_fn.computed.sums,
             **loss_fn.silenced,
             "log_ratio_abs_measured": (loss_fn.drift * count, count),
+            "rows": (float(self.actor.rows.agree) * count, count),
         }
         status["ratio_max"] = loss_fn.computed.largest_ratio
         return status

@@ -12,6 +12,8 @@ AT_LEAST_ONE = (
     "rollout.micro_batch_size",
     "train.batch_size",
     "train.micro_batch_size",
+    "train.max_tokens_per_gpu",
+    "rollout.max_tokens_per_gpu",
     "train.max_epochs",
     "train.num_episodes",
     "data.max_samples",
@@ -36,7 +38,7 @@ def _too_small(args: Any) -> Iterator[str]:
     for name in AT_LEAST_ONE:
         room, _, option = name.partition(".")
         count = getattr(getattr(args, room), option)
-        if count < 1:
+        if count is not None and count < 1:
             yield f"--{name} {count} must be at least 1"
     if _ranks(args.actor) < 1:
         yield f"--actor.num_nodes × --actor.num_gpus_per_node {_ranks(args.actor)} must be at least 1"
@@ -80,12 +82,13 @@ def _batches(args: Any) -> Iterator[str]:
     n, ranks = args.rollout.n_samples_per_prompt, _ranks(args.actor)
     prompts, rows = args.rollout.batch_size, args.rollout.micro_batch_size
     batch, micro = args.train.batch_size, args.train.micro_batch_size
+    by_tokens = args.train.dynamic_batch_enable
     if batch % (ranks * n):
         yield (
             f"--train.batch_size {batch} does not hold whole groups of {n} on each of {ranks} learner ranks: "
             f"make it a multiple of {ranks * n}"
         )
-    if batch % (ranks * micro):
+    if batch % (ranks * micro) and not by_tokens:
         yield (
             f"--train.batch_size {batch} is not a multiple of {ranks} learner ranks × --train.micro_batch_size {micro}"
         )
@@ -96,7 +99,7 @@ def _batches(args: Any) -> Iterator[str]:
         )
     if prompts < ranks:
         yield f"--rollout.batch_size {prompts} gives some of the {ranks} learner ranks no group"
-    elif prompts * n // rows < ranks:
+    elif prompts * n // rows < ranks and not by_tokens:
         yield (
             f"--rollout.micro_batch_size {rows} leaves some of the {ranks} learner ranks without one: "
             f"make it at most {prompts * n // ranks}"

@@ -100,6 +100,12 @@ class MaxKOptions:
     min_ess: float = _option(
         0.3, "a group whose ratios have an effective sample size below this share of it is taken as on-policy"
     )
+    rows: str = _option(
+        "auto",
+        "auto: the prompt of a group is computed once, where the model's first batch shows that this changes nothing; "
+        "off: once a completion, as OpenRLHF does",
+        choices=("auto", "off"),
+    )
     problems: str | None = _option(
         None, "a folder of problems: rewards come from running programs against their tests, labels are problem ids"
     )

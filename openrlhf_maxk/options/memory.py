@@ -15,6 +15,7 @@ GIB = 2**30
 RESERVE = 3 * GIB  # for CUDA, communication buffers and fragmentation
 ACTIVATION = 34  # bytes for each hidden unit of a token and layer, without attention scores (Korthikanti et al., 2022)
 LOGIT = 10  # bytes: in the model's dtype, in float32, and its gradient
+MOST_LOGITS = 2**25  # at once, of a row
 OPTIMIZER = 12  # bytes a parameter: AdamW's master weights and two moments, in float32
 
 
@@ -59,13 +60,25 @@ class Shape:
         return self.layers * layer + self.hidden + (2 - self.tied) * self.vocabulary * self.hidden
 
 
-def learner_bytes(shape: Shape, args: Any) -> dict[str, float]:
-    """What a learner rank holds at its peak, by what it is for; the reference model where it shares the GPU."""
+def learner_bytes(shape: Shape, args: Any, rows: bool = True) -> dict[str, float]:
+    """What a learner rank holds at its peak, by what it is for; the reference model where it shares the GPU.
+
+    ``rows``: groups are computed as rows, their prompts once, with the logits of completions only, in chunks.
+    """
     ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
     stage, width = args.ds.zero_stage, 4 if args.ds.param_dtype == "fp32" else 2
     offloaded = args.ds.adam_offload
     weights = width * shape.parameters / (ranks if stage == 3 else 1)
-    tokens = args.train.micro_batch_size * args.data.max_len
+    samples, longest = args.train.micro_batch_size, args.data.max_len
+    tokens = samples * longest
+    logits = tokens * shape.vocabulary
+    if rows:
+        new = min(args.rollout.max_new_tokens or longest, longest)
+        prompts = max(samples // args.rollout.n_samples_per_prompt, 1)
+        tokens = samples * new + prompts * (longest - new)
+        if args.train.dynamic_batch_enable:
+            tokens = max(args.train.max_tokens_per_gpu, longest)
+        logits = min(tokens * shape.vocabulary, MOST_LOGITS)
     unit = ACTIVATION * tokens * shape.hidden * width / 2
     checkpointed = args.actor.gradient_checkpointing_enable
     # With checkpointing: what goes into each layer, and the inside of one.
@@ -75,7 +88,7 @@ def learner_bytes(shape: Shape, args: Any) -> dict[str, float]:
         "weights": weights,
         "gradients": 0 if offloaded else width * shape.parameters / (ranks if stage >= 2 else 1),
         "optimizer": 0 if offloaded else OPTIMIZER * shape.parameters / (ranks if stage >= 1 else 1),
-        "activations": layers + LOGIT * tokens * shape.vocabulary,
+        "activations": layers + LOGIT * logits,
         "reference": weights if shared else 0,
     }
 
@@ -94,10 +107,10 @@ def checkpoint_bytes(shape: Shape, args: Any) -> float:
     return ((4 if args.ds.param_dtype == "fp32" else 2) + OPTIMIZER) * shape.parameters
 
 
-def memory_warnings(shape: Shape, args: Any, gpu: float) -> list[str]:
+def memory_warnings(shape: Shape, args: Any, gpu: float, rows: bool = True) -> list[str]:
     """What does not fit into GPUs of ``gpu`` bytes, with what to do."""
     found = []
-    learner, engine = learner_bytes(shape, args), engine_bytes(shape, args)
+    learner, engine = learner_bytes(shape, args, rows), engine_bytes(shape, args)
     share = args.vllm.gpu_memory_utilization * gpu
     if sum(learner.values()) + RESERVE > gpu:
         found.append(

@@ -38,14 +38,15 @@ PASSED = {
         algo.kl.init_coef algo.kl.target algo.kl.horizon algo.kl.estimator algo.kl.use_loss
         algo.kl.unbiased_gradient ref.offload""",
     "optimizer": """
-        train.batch_size train.micro_batch_size train.max_epochs train.num_episodes
+        train.batch_size train.micro_batch_size train.dynamic_batch_enable train.max_tokens_per_gpu
+        rollout.max_tokens_per_gpu train.max_epochs train.num_episodes
         actor.optim actor.adam.lr actor.adam.betas actor.adam.eps actor.adam.weight_decay actor.muon.lr
         actor.muon.momentum actor.lr_scheduler actor.lr_warmup_ratio actor.min_lr_ratio actor.max_norm""",
     "model and DeepSpeed": """
         actor.model_name_or_path actor.gradient_checkpointing_enable actor.gradient_checkpointing_reentrant
         ds.zero_stage ds.param_dtype ds.zpg ds.adam_offload ds.enable_sleep ds.grad_accum_dtype ds.overlap_comm
         ds.deepcompile ds.attn_implementation ds.experts_implementation ds.use_liger_kernel
-        train.seed train.full_determinism_enable""",
+        ds.packing_samples train.seed train.full_determinism_enable""",
     "data": """
         data.prompt_dataset data.prompt_probs data.prompt_split data.input_key data.label_key data.input_template
         data.apply_chat_template data.max_samples data.dataloader_num_workers""",

@@ -107,6 +107,23 @@ SEAMS: tuple[Seam, ...] = (
         ),
     ),
     Seam(
+        "openrlhf.models.actor:Actor",
+        EXTEND,
+        "openrlhf_maxk.rows.forward:GroupRows",
+        "the prompt of a group is computed once, not once a completion",
+        (
+            ("openrlhf.models.actor:Actor", "7d30c742f71c"),
+            ("openrlhf.models.utils:log_probs_from_logits", "25bc663769cb"),
+        ),
+    ),
+    Seam(
+        "openrlhf.trainer.ray.launcher:ReferenceModelActor",
+        EXTEND,
+        "openrlhf_maxk.learner.reference:GroupReference",
+        "it computes groups as the learner does",
+        (("openrlhf.trainer.ray.launcher:ReferenceModelActor", "56afd4d6b121"),),
+    ),
+    Seam(
         "openrlhf.trainer.ppo_trainer:PPOTrainer",
         EXTEND,
         "openrlhf_maxk.learner.controller:GroupController",

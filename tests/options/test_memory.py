@@ -35,7 +35,10 @@ def options(**changes: object) -> SimpleNamespace:
         "train.colocate_all": False,
         "train.colocate_actor_ref": True,
         "data.max_len": 1024,
+        "train.dynamic_batch_enable": False,
+        "train.max_tokens_per_gpu": 16192,
         "rollout.n_samples_per_prompt": 8,
+        "rollout.max_new_tokens": 256,
         "algo.kl.init_coef": 0.01,
         "vllm.tensor_parallel_size": 1,
         "vllm.gpu_memory_utilization": 0.85,
@@ -103,13 +106,26 @@ def test_seven_billion_parameters_in_bfloat16():
 
 
 def test_activations_grow_with_tokens_and_shrink_with_checkpointing():
-    def at(**changes: object) -> float:
-        return memory.learner_bytes(SEVEN, options(**changes))["activations"]
+    def at(rows: bool = False, **changes: object) -> float:
+        return memory.learner_bytes(SEVEN, options(**changes), rows)["activations"]
 
     assert at(data__max_len=2048) == 2 * at()
     assert at(actor__gradient_checkpointing_enable=False) > 2 * at()
     tokens = 8 * 1024
     assert at() > 10 * tokens * SEVEN.vocabulary  # logits are most of it
+
+
+def test_a_row_holds_a_prompt_once_and_few_logits():
+    def at(rows: bool = True, **changes: object) -> float:
+        no_logits = replace(SEVEN, vocabulary=0)
+        return memory.learner_bytes(no_logits, options(**changes), rows)["activations"]
+
+    tokens = 8 * 256 + (1024 - 256)
+    assert at() / tokens == pytest.approx(at(rows=False) / (8 * 1024))
+    assert at(train__dynamic_batch_enable=True) / 16192 == pytest.approx(at() / tokens)
+    assert at(rollout__max_new_tokens=None) == at(rows=False)
+    whole = memory.learner_bytes(SEVEN, options())["activations"]
+    assert whole - at() == 10 * memory.MOST_LOGITS
 
 
 def test_an_engine_holds_weights_and_the_cache_of_a_group():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+from openrlhf_maxk.machine import has_flash_attn
 from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run
 
 ON_CPU = "on CPU"
@@ -29,12 +30,28 @@ GROUPS = (
         LEAVE_OUT,
     ),
     Rule(
-        "train.dynamic_batch_enable train.max_tokens_per_gpu rollout.max_tokens_per_gpu",
-        "single samples are regrouped by length, across groups",
-        LEAVE_OUT,
+        "train.max_tokens_per_gpu rollout.max_tokens_per_gpu",
+        "micro-batches are cut by their samples",
+        "add --train.dynamic_batch_enable, or leave it out",
+        when="without `--train.dynamic_batch_enable`",
+        holds=lambda run: not run.args.train.dynamic_batch_enable,
     ),
     Rule(
-        "ds.packing_samples ds.ring_attn_size ds.ring_attn_head_stride",
+        "ds.packing_samples train.dynamic_batch_enable",
+        "what is packed and counted are groups as rows",
+        "leave one of them out",
+        when="with `--maxk.rows off`",
+        holds=lambda run: run.maxk.rows == "off",
+    ),
+    Rule(
+        "ds.packing_samples train.dynamic_batch_enable",
+        "OpenRLHF packs a reward model's batches with flash-attn, which is not installed",
+        "install it, or leave the option out",
+        when="with `--reward.model_name_or_path`, without flash-attn",
+        holds=lambda run: bool(run.args.reward.model_name_or_path) and not has_flash_attn(),
+    ),
+    Rule(
+        "ds.ring_attn_size ds.ring_attn_head_stride",
         "it is not tested with whole groups yet",
         LEAVE_OUT,
     ),

@@ -1,0 +1,95 @@
+"""Whether a model says the same of a row as of upstream's padded batch: asked once, of its first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from openrlhf_maxk.rows.attention import KINDS, RowsUnsupported
+
+LAYERS = ("full_attention", "sliding_attention")
+Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether rows may be used, and one sentence that says why not, or how well they agree."""
+
+    agree: bool
+    reason: str
+
+
+OFF = Verdict(False, "--maxk.rows off")
+
+
+def few(sequences: torch.Tensor, action_mask: torch.Tensor, most: int = 6) -> torch.Tensor:
+    """Which sequences of a batch to compare, int64: the first ones that have actions; without any, the first."""
+    rows = torch.nonzero(action_mask.bool().any(1)).squeeze(-1)[:most]
+    return rows if len(rows) else torch.zeros(1, dtype=torch.long, device=sequences.device)
+
+
+def verdict(padded: Pass, in_a_row: Pass, batch: Batch, config: Any, dtype: torch.dtype) -> Verdict:
+    """Compare the two passes; every rank must ask, and all get the same answer.
+
+    What a difference may be is measured: the padded pass differs from itself when its padding changes, by the rounding
+    of its dtype. The row may differ by a few times that.
+    """
+    reason = _cannot(config)
+    expected = padded(*batch)
+    wider = padded(*_wider(batch))
+    error, noise = 0.0, 0.0
+    if not reason:
+        try:
+            found = in_a_row(*batch)
+            error, noise = _distance(found, expected, batch[1]), _distance(wider, expected, batch[1])
+        except RowsUnsupported as refusal:
+            reason = str(refusal)
+        except (TypeError, ValueError, RuntimeError) as failure:
+            reason = f"it cannot compute one ({type(failure).__name__}: {failure})"
+    allowed = 8 * noise + 16 * torch.finfo(dtype).eps
+    if not reason and not error <= allowed:
+        reason = f"its log-probs differ by {error:.2g} a token, where rounding explains {allowed:.2g}"
+    if not _everywhere(not reason):
+        return Verdict(False, reason or "another rank's model does not agree")
+    return Verdict(True, f"log-probs agree to {error:.1g} a token")
+
+
+def _cannot(config: Any) -> str:
+    """What a model's configuration says against rows; empty if nothing does."""
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    kinds = set(getattr(config, "layer_types", None) or LAYERS)
+    if other := sorted(kinds - set(LAYERS)):
+        return f"it has layers of {', '.join(other)}"
+    if getattr(config, "attention_chunk_size", None):
+        return "its attention is cut into chunks"
+    if (kind := config._attn_implementation) not in KINDS:
+        return f"--ds.attn_implementation {kind} has no row"
+    return ""
+
+
+def _wider(batch: Batch) -> Batch:
+    """The batch with more padding on the left, and so in other shapes."""
+    sequences, action_mask, attention_mask = batch
+    more = 8 + sequences.shape[1] // 4
+    pad = torch.nn.functional.pad
+    return pad(sequences, (more, 0)), action_mask, pad(attention_mask, (more, 0))
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor, action_mask: torch.Tensor) -> float:
+    """The mean absolute difference of the actions' log-probs; infinite where one is not a number."""
+    difference = ((one - other).abs() * action_mask).sum() / action_mask.sum().clamp(min=1)
+    return float(difference.nan_to_num(float("inf")))
+
+
+def _everywhere(holds: bool) -> bool:
+    if not (dist.is_available() and dist.is_initialized()):
+        return holds
+    device = torch.cuda.current_device() if dist.get_backend() == "nccl" else "cpu"
+    answer = torch.tensor(int(holds), device=device)
+    dist.all_reduce(answer, op=dist.ReduceOp.MIN)
+    return bool(answer)
