@@ -55,8 +55,9 @@ class GroupExperience(Upstream):
             for member in group.members:
                 member.info[K] = torch.tensor([self.k])
         ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
-        most = args.rollout.max_tokens_per_gpu or args.train.max_tokens_per_gpu
-        tokens = most if args.train.dynamic_batch_enable else None
+        tokens = None
+        if args.train.dynamic_batch_enable:
+            tokens = args.rollout.max_tokens_per_gpu or args.train.max_tokens_per_gpu
         batches = forward_batches(shard(groups, ranks), args.rollout.micro_batch_size, tokens)
         pad = self.tokenizer.pad_token_id
         return [Experience.concat_experiences(batch, pad) for rank in batches for batch in rank]

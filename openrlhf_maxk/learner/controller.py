@@ -84,6 +84,12 @@ class GroupController(Upstream):
                 "is no longer the gradient of max@k. Take a smaller learning rate, fewer --train.max_epochs, or "
                 "--maxk.loss score",
             )
+        if status.get("maxk/rows", 1.0) < 1 and self.maxk.rows == "auto":
+            self._warn(
+                "rows",
+                "this model is not computed as rows of whole groups, but padded, as OpenRLHF does it: right, and slower "
+                "(maxk/rows; its actor's log says why)",
+            )
         if fallen > 0:
             self._warn(
                 "fallback",

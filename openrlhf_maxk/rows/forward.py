@@ -100,11 +100,11 @@ class GroupRows(Upstream):
         chosen = few(sequences, action_mask)
         batch = (sequences[chosen], action_mask[chosen], attention_mask[chosen])
 
-        def padded(*tensors: torch.Tensor) -> torch.Tensor:
-            return super(GroupRows, self).forward(*tensors)
+        def padded(sequences: torch.Tensor, actions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+            return super(GroupRows, self).forward(sequences, actions, present)
 
-        def in_a_row(*tensors: torch.Tensor) -> torch.Tensor:
-            return self._row_forward(*tensors)[0]
+        def in_a_row(sequences: torch.Tensor, actions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+            return self._row_forward(sequences, actions, present)[0]
 
         model = self.model
         while isinstance(inner := getattr(model, "module", None), nn.Module):

@@ -106,6 +106,7 @@ def make_maker(kl: float = 0.0, **changes: object) -> RemoteExperienceMaker:
         "rollout__n_samples_per_prompt": N,
         "rollout__micro_batch_size": 4,
         "rollout__max_new_tokens": 6,
+        "train__dynamic_batch_enable": False,
         "actor__num_nodes": 1,
         "actor__num_gpus_per_node": 1,
         "reward__clip_range": (-10, 10),

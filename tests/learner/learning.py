@@ -21,6 +21,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer  # noqa: E402
 
 from openrlhf_maxk.experience.group import Group  # noqa: E402
 from openrlhf_maxk.options.maxk import MaxKOptions  # noqa: E402
+from openrlhf_maxk.rows.check import OFF  # noqa: E402
 
 from ..rollouts import PAD, arguments  # noqa: E402
 
@@ -37,6 +38,15 @@ class Policy(torch.nn.Module):
         table = torch.randn(VOCABULARY, VOCABULARY, generator=generator, dtype=torch.float64)
         self.logits = torch.nn.Parameter(table)
         self.passes_without_grad = 0
+        self.rows = OFF
+        self.at_boundary: bool | None = None  # None: DeepSpeed counts micro-batches
+
+    @property
+    def model(self) -> Policy:
+        return self
+
+    def set_gradient_accumulation_boundary(self, boundary: bool) -> None:
+        self.at_boundary = boundary
 
     def forward(self, sequences, action_mask, attention_mask=None, return_output=False, **_: Any) -> Any:
         self.passes_without_grad += not torch.is_grad_enabled()
@@ -59,6 +69,7 @@ class Strategy:
         self.args = args
         ranks = args.actor.num_gpus_per_node
         self.accumulated_gradient = args.train.batch_size // args.train.micro_batch_size // ranks
+        self.divisor = 1 if args.train.dynamic_batch_enable else self.accumulated_gradient
         self.micro_batches: list[SimpleNamespace] = []  # of the current optimizer step
         self.steps: list[SimpleNamespace] = []
 
@@ -66,15 +77,19 @@ class Strategy:
         return False  # no progress bar
 
     def backward(self, loss: torch.Tensor, actor: Policy, optimizer: Any) -> None:
-        (loss / self.accumulated_gradient).backward()
+        (loss / self.divisor).backward()
 
-    def optimizer_step(self, optimizer: Any, actor: Policy, scheduler: Any, name: str) -> None:
         loss_fn = self.trainer.actor_loss_fn
         self.micro_batches.append(
             SimpleNamespace(groups=loss_fn.batch.groups.tolist(), on_policy=loss_fn.policy_is_behaviour)
         )
-        if len(self.micro_batches) < self.accumulated_gradient:
-            return
+
+    def optimizer_step(self, optimizer: Any, actor: Policy, scheduler: Any, name: str) -> None:
+        if actor.at_boundary is None:
+            if len(self.micro_batches) < self.accumulated_gradient:
+                return
+        else:
+            assert actor.at_boundary, "upstream takes a step where the buffer says so"
         gradient = actor.logits.grad.clone()
         torch.distributed.all_reduce(gradient)
         gradient /= torch.distributed.get_world_size()
@@ -110,6 +125,8 @@ def make_arguments(n: int, batch: int, micro: int, ranks: int = 1, **changes: ob
         "train__max_epochs": 2,
         "train__seed": 5,
         "train__dynamic_batch_enable": False,
+        "train__max_tokens_per_gpu": 16192,
+        "rollout__max_tokens_per_gpu": None,
         "train__colocate_all": False,
         "train__async_enable": False,
         "actor__num_nodes": 1,

@@ -31,12 +31,11 @@ def run_the_property_test() -> None:
 def shuffle_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """As upstream's data loader: single samples are shuffled, then cut into steps."""
 
-    def steps(groups, spare, steps, micro_batches, whole, shuffle):
+    def steps(groups, spare, steps, cut, shuffle):
         samples = list(chain.from_iterable(groups))
         random.Random(0).shuffle(samples)
         for window in sharding.even_chunks(samples, steps):
-            batches = sharding.even_chunks(window, micro_batches)
-            yield [make_experience_batch(batch or [spare]) for batch in batches]
+            yield [make_experience_batch(batch or [spare]) for batch in cut([[sample] for sample in window])]
 
     monkeypatch.setattr(test_regrouping, "optimizer_steps", steps)
 

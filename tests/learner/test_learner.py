@@ -72,6 +72,33 @@ def test_every_optimizer_step_has_the_gradient_of_its_groups(name, sizes):
     assert drift(seen[-1], seen[0]) > 0.1, "far from the sampling policy"
 
 
+# The most tokens in a micro-batch: less than a sample, than a group, than two, more than all of them.
+TOKENS = (3, 12, 30, 45, 1000)
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("aggregate", ["token", "constant"])
+def test_micro_batches_cut_by_tokens_have_the_gradient_of_their_groups(tokens, aggregate):
+    groups = groups_of_sizes(*RAGGED)
+    maxk = make_arguments(N, 8, 4).maxk
+    maxk.aggregate = aggregate
+    dynamic = {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": tokens, "maxk": maxk}
+    trainer, _ = trained(groups, 8, 4, **dynamic)
+    steps = trainer.strategy.steps
+    assert len(steps) == 2 * 3
+    for step in steps:
+        chosen = [groups[number] for number in sorted(step.groups)]
+        expected = true_gradient(step.logits, chosen)
+        if aggregate == "constant":
+            actions = sum(int(member.action_mask.sum()) for group in chosen for member in group.members)
+            expected *= actions / (40 * sum(group.size for group in chosen))
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(step.gradient, expected, atol=1e-5 * scale, rtol=1e-4)
+    samples = [len(batch.groups) for step in steps for batch in step.micro_batches]
+    assert (max(samples) == 1) == (tokens == TOKENS[0])
+    assert (max(len(step.micro_batches) for step in steps) == 1) == (tokens >= 45)
+
+
 def test_ratios_are_one_in_the_first_optimizer_step_alone():
     trainer, _ = trained(groups_of_sizes(4, 4, 4, 4), 8, 4)
     assert [step.on_policy for step in trainer.strategy.steps] == [[True, True], *[[False, False]] * 3]

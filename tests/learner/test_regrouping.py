@@ -19,7 +19,7 @@ from openrlhf_maxk.experience.group import FILLER, SEQUENCE_ADVANTAGE, Group
 from openrlhf_maxk.experience.maker import GroupExperience
 from openrlhf_maxk.experience.sharding import even_chunks, shard
 from openrlhf_maxk.learner.batch import GroupBatch
-from openrlhf_maxk.learner.buffer import GroupReplayBuffer, count_steps, optimizer_steps
+from openrlhf_maxk.learner.buffer import GroupReplayBuffer, count_steps, cut_by_count, optimizer_steps
 from openrlhf_maxk.options.maxk import KSchedule, MaxKOptions
 
 from ..rollouts import PAD, PROMPTS, arguments, random_group
@@ -43,6 +43,7 @@ def experience_of(groups: list[Group], n: int, ranks: int, rows: int) -> list[Ex
     maker.args = arguments(
         rollout__n_samples_per_prompt=n,
         rollout__micro_batch_size=rows,
+        train__dynamic_batch_enable=False,
         actor__num_nodes=1,
         actor__num_gpus_per_node=ranks,
     )
@@ -160,7 +161,7 @@ def test_every_group_comes_back_whole_once_an_epoch_in_one_step(situation):
     for _ in range(EPOCHS):
         seen: dict[int, list[tuple]] = {}
         for mine, spare, shuffle in zip(kept, spares, shuffles, strict=True):
-            windows = list(optimizer_steps(mine, spare, steps, per_step // micro, whole, shuffle))
+            windows = list(optimizer_steps(mine, spare, steps, cut_by_count(per_step // micro, whole), shuffle))
             assert len(windows) == steps
             for window in windows:
                 assert len(window) == per_step // micro
@@ -187,7 +188,7 @@ def test_epochs_shuffle_groups_differently():
     for batch in experience_of([random_group(i, 2, source) for i in range(8)], 2, 1, 4):
         buffer.append(batch)
     shuffle = torch.Generator().manual_seed(0)
-    epochs = [optimizer_steps(buffer.groups(), buffer.filler(), 8, 1, True, shuffle) for _ in range(4)]
+    epochs = [optimizer_steps(buffer.groups(), buffer.filler(), 8, cut_by_count(1, True), shuffle) for _ in range(4)]
     orders = [[row[0] for window in epoch for row in rows_of(window[0])] for epoch in epochs]
     assert len(set(map(tuple, orders))) == 4
 
@@ -196,7 +197,7 @@ def test_a_rank_with_fewer_groups_takes_the_same_steps_on_a_filler():
     buffer = GroupReplayBuffer(3)
     for batch in experience_of([random_group(0, 3, random.Random(0))], 3, 1, 3):
         buffer.append(batch)
-    windows = list(optimizer_steps(buffer.groups(), buffer.filler(), 2, 1, True, torch.Generator()))
+    windows = list(optimizer_steps(buffer.groups(), buffer.filler(), 2, cut_by_count(1, True), torch.Generator()))
     assert sorted(GroupBatch.of(window[0]).groups.tolist() for window in windows) == [[FILLER], [0, 0, 0]]
 
 
@@ -210,10 +211,9 @@ def test_a_cleared_buffer_is_empty():
     assert buffer.groups() == []
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 5}, {"packing_samples": True}, {"dynamic_batch": True}])
-def test_a_buffer_refuses_what_would_cut_groups(wrong):
+def test_a_buffer_refuses_what_would_cut_groups():
     with pytest.raises(ValueError, match="whole groups"):
-        GroupReplayBuffer(4, **wrong)
+        GroupReplayBuffer(4, limit=5)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 8))

@@ -148,6 +148,23 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
         {"reward__stop_properly_penalty_coef": 2},
         {"reward__stop_properly_penalty_coef": -2},
     ),
+    (
+        "train.max_tokens_per_gpu",
+        {"train__max_tokens_per_gpu": 4096},
+        {"train__max_tokens_per_gpu": 4096, "train__dynamic_batch_enable": True},
+    ),
+    (
+        "ds.packing_samples",
+        {"ds__packing_samples": True, "maxk__rows": "off"},
+        {"ds__packing_samples": True},
+        {"maxk__rows": "off"},
+    ),
+    (
+        "ds.packing_samples",
+        {"train__dynamic_batch_enable": True, **MODEL, "without": "flash_attn"},
+        {"train__dynamic_batch_enable": True, **MODEL},
+        {"train__dynamic_batch_enable": True, "without": "flash_attn"},
+    ),
     ("ds.param_dtype", {"ds__param_dtype": "fp16"}, {"ds__param_dtype": "bf16"}),
     (
         "ds.use_liger_kernel",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-from openrlhf_maxk.machine import has_flash_attn
 from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run
 
 ON_CPU = "on CPU"
@@ -48,7 +47,7 @@ GROUPS = (
         "OpenRLHF packs a reward model's batches with flash-attn, which is not installed",
         "install it, or leave the option out",
         when="with `--reward.model_name_or_path`, without flash-attn",
-        holds=lambda run: bool(run.args.reward.model_name_or_path) and not has_flash_attn(),
+        holds=lambda run: bool(run.args.reward.model_name_or_path) and _misses("flash_attn"),
     ),
     Rule(
         "ds.ring_attn_size ds.ring_attn_head_stride",
