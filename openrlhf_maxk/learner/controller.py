@@ -87,8 +87,8 @@ class GroupController(Upstream):
         if status.get("maxk/rows", 1.0) < 1 and self.maxk.rows == "auto":
             self._warn(
                 "rows",
-                "this model is not computed as rows of whole groups, but padded, as OpenRLHF does it: right, and slower "
-                "(maxk/rows; its actor's log says why)",
+                "groups of this model are not computed as rows but padded, as OpenRLHF does it: right, and slower "
+                "(maxk/rows; the learner's log says why)",
             )
         if fallen > 0:
             self._warn(
