@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from openrlhf_maxk.rows.layout import RowLayout
+from openrlhf_maxk.rows.layout import Lengths, RowLayout
 
 LAYOUT = "row_layout"  # the keyword argument with which a model hands the layout to its attention layers
 KINDS = ("sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
@@ -114,43 +114,166 @@ def sdpa(
 ) -> torch.Tensor:
     """By PyTorch's attention, anywhere: once over the padded prompts, once over the padded completions."""
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (T, heads, D)
-    prompts, completions, owner = layout.prompts, layout.completions, layout.owner
+    prompts, completions = layout.prompts, layout.completions
     if (repeats := q.shape[1] // k.shape[1]) > 1:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-
-    def matrix(part: torch.Tensor, where: Any) -> torch.Tensor:
-        count = len(where.sizes)
-        return part.index_select(0, where.padded).view(count, where.longest, *part.shape[1:]).transpose(1, 2)
-
-    q_prompt, k_prompt, v_prompt = (matrix(part, prompts) for part in (q, k, v))
+    (q_prompt, q_own), (k_prompt, k_own), (v_prompt, v_own) = (
+        part.tensor_split([prompts.flat.shape[0]]) for part in (q, k, v)
+    )
+    longest = prompts.longest + completions.longest
+    window = window if window is not None and window < longest else None
     causal = None
-    if window is not None and prompts.longest > window:
+    if window is not None:
         at = torch.arange(prompts.longest, device=q.device)
         causal = _visible(at[:, None], at[None, :], window)
+    k_prompt, v_prompt = _pad(k_prompt, prompts), _pad(v_prompt, prompts)
     of_prompts = scaled_dot_product_attention(
-        q_prompt, k_prompt, v_prompt, causal, dropout, is_causal=causal is None, scale=scale
+        _pad(q_prompt, prompts), k_prompt, v_prompt, causal, dropout, is_causal=causal is None, scale=scale
     )
-    out = [_rows(of_prompts, prompts)]
-    if completions.longest:
-        q_own, k_own, v_own = (matrix(part, completions) for part in (q, k, v))
-        of_completions = scaled_dot_product_attention(
-            q_own,
-            torch.cat([k_prompt[owner], k_own], dim=2),
-            torch.cat([v_prompt[owner], v_own], dim=2),
-            _completion_mask(layout, window)[:, None],
-            dropout,
-            scale=scale,
-        )
-        out.append(_rows(of_completions, completions))
-    return torch.cat(out)[None]
+    out = [_unpad(of_prompts, prompts)]
+    if not completions.longest:
+        return out[0][None]
+    if q.is_cpu and window is None and not dropout:
+        out.append(_InParts.apply(q_own, k_own, v_own, k_prompt, v_prompt, layout, scale))
+        return torch.cat(out)[None]
+    if (mask := layout.masks.get(window)) is None:
+        mask = layout.masks[window] = _seen(layout, window)[:, None]
+    of_completions = scaled_dot_product_attention(
+        _pad(q_own, completions),
+        torch.cat([_share(k_prompt, layout.owner), _pad(k_own, completions)], dim=2),
+        torch.cat([_share(v_prompt, layout.owner), _pad(v_own, completions)], dim=2),
+        mask,
+        dropout,
+        scale=scale,
+    )
+    return torch.cat([*out, _unpad(of_completions, completions)])[None]
 
 
-def _rows(padded: torch.Tensor, where: Any) -> torch.Tensor:
+class _Take(torch.autograd.Function):
+    """``index_select`` along the first dimension with a backward pass of one's own: the general one adds up slowly."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, back: Callable) -> torch.Tensor:
+        ctx.back = back
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.back(gradients[0]), None, None
+
+
+def _pad(tokens: torch.Tensor, where: Lengths) -> torch.Tensor:
+    """(tokens, H, D) → (N, H, longest, D). Nothing reads what padding computes, so no gradient comes back from it."""
+    padded = _Take.apply(tokens, where.padded, lambda gradient: gradient.index_select(0, where.flat))
+    return padded.view(len(where.sizes), where.longest, *tokens.shape[1:]).transpose(1, 2)
+
+
+def _unpad(padded: torch.Tensor, where: Lengths) -> torch.Tensor:
     """(N, H, longest, D) → (tokens, H, D)"""
+    places = padded.transpose(1, 2).flatten(0, 1)
+
+    def back(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.new_zeros(places.shape).index_copy_(0, where.flat, gradient)
+
+    return _Take.apply(places, where.flat, back)
+
+
+def _share(prompts: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+    """The prompt of each completion: (G, …) → (B, …)."""
+
+    def back(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.new_zeros(prompts.shape).index_add_(0, owner, gradient)
+
+    return _Take.apply(prompts, owner, back)
+
+
+class _InParts(torch.autograd.Function):
+    """Attention of completions on a CPU, in two parts whose softmaxes are put together.
+
+    All completions of a group ask their prompt at once, and each asks itself, causally, so that no prompt is copied and
+    little is masked. An output is the mean of the parts' outputs, weighted by their sums of exponentials; for its
+    backward pass, a part needs to know the whole's output and the logarithm of that sum, as blocks of one attention do.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        k_prompt: torch.Tensor,
+        v_prompt: torch.Tensor,
+        layout: RowLayout,
+        scale: float | None,
+    ) -> torch.Tensor:
+        parts = _parts(q, k, v, k_prompt, v_prompt, layout)
+        (first, first_log), (second, second_log) = (
+            [_out_of(part, where) for part in _attend(*tensors, 0.0, causal, attn_mask=mask, scale=scale)]
+            for where, tensors, causal, mask in parts
+        )
+        log = torch.logaddexp(first_log, second_log)
+        out = first * (first_log - log).exp()[..., None].to(q.dtype)
+        out += second * (second_log - log).exp()[..., None].to(q.dtype)
+        ctx.save_for_backward(q, k, v, k_prompt, v_prompt, out, log)
+        ctx.layout, ctx.scale = layout, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, k_prompt, v_prompt, out, log = ctx.saved_tensors
+        found = []
+        for where, tensors, causal, mask in _parts(q, k, v, k_prompt, v_prompt, ctx.layout):
+            gradient, whole, total = _into(gradients[0], where, zeros=True), _into(out, where), _into(log, where)
+            found.append(
+                _attend_backward(gradient, *tensors, whole, total, 0.0, causal, attn_mask=mask, scale=ctx.scale)
+            )
+        (q_first, k_first, v_first), (q_second, k_second, v_second) = found
+        groups, completions = ctx.layout.groups, ctx.layout.completions
+        return (
+            _out_of(q_first, groups) + _out_of(q_second, completions),
+            _out_of(k_second, completions),
+            _out_of(v_second, completions),
+            k_first,
+            v_first,
+            None,
+            None,
+        )
+
+
+def _parts(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_prompt: torch.Tensor, v_prompt: torch.Tensor, layout: RowLayout
+) -> Iterator[tuple[Lengths, tuple[torch.Tensor, ...], bool, torch.Tensor | None]]:
+    """Both attentions: how their queries lie, their tensors, whether they are causal, and what is added to scores."""
+    if "prompt" not in layout.masks:
+        sizes = layout.prompts.sizes[:, None]
+        missing = torch.arange(layout.prompts.longest) >= sizes
+        mask = torch.zeros(missing.shape, dtype=q.dtype).masked_fill_(missing, -torch.inf)
+        layout.masks["prompt"] = mask[:, None, None] if missing.any() else None
+    groups, own = layout.groups, layout.completions
+    yield groups, (_into(q, groups), k_prompt, v_prompt), False, layout.masks["prompt"]
+    yield own, (_into(q, own), _into(k, own), _into(v, own)), True, None
+
+
+def _into(tokens: torch.Tensor, where: Lengths, zeros: bool = False) -> torch.Tensor:
+    """(tokens, H, …) → (N, H, longest, …), with zeros or with anything where there is no token."""
+    places = (len(where.sizes), where.longest, *tokens.shape[1:])
+    if zeros:
+        padded = tokens.new_zeros(places[0] * places[1], *places[2:]).index_copy_(0, where.flat, tokens)
+    else:
+        padded = tokens.index_select(0, where.padded)
+    return padded.view(places).transpose(1, 2)
+
+
+def _out_of(padded: torch.Tensor, where: Lengths) -> torch.Tensor:
+    """(N, H, longest, …) → (tokens, H, …)"""
     return padded.transpose(1, 2).flatten(0, 1).index_select(0, where.flat)
 
 
-def _completion_mask(layout: RowLayout, window: int | None) -> torch.Tensor:
+_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _seen(layout: RowLayout, window: int | None) -> torch.Tensor:
     """Whom the completions' tokens see, of their prompt and of their own: bool, (B, C, P + C)."""
     sizes = layout.prompts.sizes[layout.owner][:, None, None]
     own = torch.arange(layout.completions.longest, device=sizes.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ class Lengths:
         starts: where each part begins, int64, shape (N,).
         sizes: its number of tokens, int64, shape (N,).
         longest: the largest of them.
-        padded: for each place of the matrix (N, longest) the token that stands there, flattened; padding repeats the
-            part's last token (a part of no tokens: token 0).
+        padded: for each place of the matrix (N, longest) the token that stands there, counted from the first of all
+            parts, flattened; padding repeats the part's last token (a part of no tokens: token 0).
         flat: for each token, in order, its place in the flattened matrix.
     """
 
@@ -34,7 +34,7 @@ class Lengths:
         longest = int(sizes.max()) if len(sizes) else 0
         columns = torch.arange(longest)
         within = torch.minimum(columns, (sizes - 1).clamp(min=0)[:, None])
-        padded = torch.where((sizes > 0)[:, None], starts[:, None] + within, 0)
+        padded = torch.where((sizes > 0)[:, None], starts[:, None] - offset + within, 0)
         flat = torch.nonzero((columns < sizes[:, None]).flatten()).squeeze(-1)
         return cls(starts, sizes, longest, padded.flatten(), flat)
 
@@ -54,10 +54,12 @@ class RowLayout:
         prompts: the G distinct prompts, in the row's first tokens.
         completions: the B completions, behind them; some may have no tokens.
         owner: the prompt of each completion, int64, shape (B,).
+        groups: the tokens of all completions of each prompt, as parts, G of them.
         sources: the token in the row from which each action token is predicted, int64, shape (M,).
         targets: the action tokens, int64, shape (M,).
         places: the place of each action token in a matrix (B, A), flattened, int64, shape (M,).
         shape: (B, A).
+        masks: of attention, kept by the first layer for the others.
     """
 
     tokens: torch.Tensor
@@ -66,10 +68,12 @@ class RowLayout:
     prompts: Lengths
     completions: Lengths
     owner: torch.Tensor
+    groups: Lengths
     sources: torch.Tensor
     targets: torch.Tensor
     places: torch.Tensor
     shape: tuple[int, int]
+    masks: dict[int | str | None, torch.Tensor | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sequences: torch.Tensor, attention_mask: torch.Tensor, action_mask: torch.Tensor) -> RowLayout:
@@ -102,7 +106,9 @@ class RowLayout:
         owner = first.long().cumsum(0) - 1
 
         prompts = Lengths.of(prompt_sizes[first])
-        completions = Lengths.of(sizes - prompt_sizes, offset=int(prompts.sizes.sum()))
+        offset = int(prompts.sizes.sum())
+        completions = Lengths.of(sizes - prompt_sizes, offset)
+        together = torch.zeros_like(prompts.sizes).index_add_(0, owner, completions.sizes)
         in_prompt = first[:, None] & (columns < prompt_sizes[:, None])
         in_completion = (columns >= prompt_sizes[:, None]) & (columns < sizes[:, None])
         position = columns.expand(rows, -1)
@@ -121,6 +127,7 @@ class RowLayout:
             prompts,
             completions,
             owner,
+            Lengths.of(together, offset),
             torch.where(at_prompt, last_of_prompt, before),
             ids[row, column],
             places,
@@ -134,8 +141,8 @@ class RowLayout:
 
 def _moved(part: Any, device: torch.device | int | str) -> Any:
     values = []
-    for field in fields(part):
-        value = getattr(part, field.name)
+    for column in fields(part):
+        value = getattr(part, column.name)
         if isinstance(value, torch.Tensor):
             value = value.to(device, non_blocking=True)
         elif isinstance(value, Lengths):

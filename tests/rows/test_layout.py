@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 import torch
 
-from openrlhf_maxk.rows.attention import _completion_mask, _keys
+from openrlhf_maxk.rows.attention import _keys, _seen
 from openrlhf_maxk.rows.layout import RowLayout
 
 from .batches import batch_of, random_sequences
@@ -90,10 +90,10 @@ def test_what_nothing_predicts_is_said():
 
 def seen_by_a_token(layout, window=None):
     """For every completion token, the tokens of the row that it sees, from the masks of the padded matrices."""
-    masks = _completion_mask(layout, window)
+    masks = _seen(layout, window)
     longest = layout.prompts.longest
     prompt = layout.prompts.padded.view(-1, longest)[layout.owner]
-    own = layout.completions.padded.view(len(layout.owner), -1)
+    own = len(layout.prompts.flat) + layout.completions.padded.view(len(layout.owner), -1)
     places = torch.cat([prompt, own], dim=1)
     return [
         sorted(places[i][masks[i, at]].tolist())
