@@ -5,7 +5,7 @@
 
 A step is what the learner does with a rollout: log-probs of the policy as it was, then PPO epochs. OpenRLHF's
 ``ActorPPOTrainer`` with ``group_norm`` advantages and ours with ``offpolicy_bon`` take it in turn, on one DeepSpeed
-engine. A shape is PROMPTxCOMPLETIONxN: prompts have half to all of that length, completions a quarter to all of it.
+engine. A shape is PROMPTxCOMPLETIONxN: prompts have that length, completions a quarter to all of it.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Bench:
         )
         faster = statistics.median(a / b for (a, _), (b, _) in zip(runs[False], runs[True], strict=True))
         return (
-            f"| ≤ {shape.prompt}, ≤ {shape.completion}, {shape.n} | {shape.groups} | {theirs:.2f} | {mine:.2f} "
+            f"| {shape.prompt}, ≤ {shape.completion}, {shape.n} | {shape.groups} | {theirs:.2f} | {mine:.2f} "
             f"| {faster:.2f} | {EPOCHS * tokens / mine:.0f} | {peak:.0f} | {less:.0f} | {less / max(peak, 1e-9):.2f} |"
         )
 
@@ -219,8 +219,7 @@ def make_batches(shape: Shape, vocabulary: int, ours: bool) -> list[Any]:
 
     random = torch.Generator().manual_seed(0)
     samples, width = shape.groups * shape.n, shape.prompt + shape.completion
-    prompts = torch.randint((shape.prompt + 1) // 2, shape.prompt + 1, (shape.groups,), generator=random)
-    prompts = prompts.repeat_interleave(shape.n)[:, None]
+    prompts = torch.full((samples, 1), shape.prompt)
     lengths = torch.randint((shape.completion + 3) // 4, shape.completion + 1, (samples, 1), generator=random)
     place = torch.arange(width)
     asked = torch.randint(4, vocabulary, (shape.groups, width), generator=random).repeat_interleave(shape.n, 0)

@@ -115,25 +115,32 @@ def sdpa(
     """By PyTorch's attention, anywhere: once over the padded prompts, once over the padded completions."""
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (T, heads, D)
     prompts, completions = layout.prompts, layout.completions
-    if (repeats := q.shape[1] // k.shape[1]) > 1:
+    window = window if window is not None and window < prompts.longest + completions.longest else None
+    in_parts = q.is_cpu and window is None and not dropout
+    if (repeats := q.shape[1] // k.shape[1]) > 1 and not in_parts:  # with a mask, kernels want as many heads of each
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     (q_prompt, q_own), (k_prompt, k_own), (v_prompt, v_own) = (
         part.tensor_split([prompts.flat.shape[0]]) for part in (q, k, v)
     )
-    longest = prompts.longest + completions.longest
-    window = window if window is not None and window < longest else None
     causal = None
     if window is not None:
         at = torch.arange(prompts.longest, device=q.device)
         causal = _visible(at[:, None], at[None, :], window)
     k_prompt, v_prompt = _pad(k_prompt, prompts), _pad(v_prompt, prompts)
     of_prompts = scaled_dot_product_attention(
-        _pad(q_prompt, prompts), k_prompt, v_prompt, causal, dropout, is_causal=causal is None, scale=scale
+        _pad(q_prompt, prompts),
+        k_prompt,
+        v_prompt,
+        causal,
+        dropout,
+        is_causal=causal is None,
+        scale=scale,
+        enable_gqa=in_parts,
     )
     out = [_unpad(of_prompts, prompts)]
     if not completions.longest:
         return out[0][None]
-    if q.is_cpu and window is None and not dropout:
+    if in_parts:
         out.append(_InParts.apply(q_own, k_own, v_own, k_prompt, v_prompt, layout, scale))
         return torch.cat(out)[None]
     if (mask := layout.masks.get(window)) is None:
@@ -164,13 +171,17 @@ class _Take(torch.autograd.Function):
 
 def _pad(tokens: torch.Tensor, where: Lengths) -> torch.Tensor:
     """(tokens, H, D) → (N, H, longest, D). Nothing reads what padding computes, so no gradient comes back from it."""
-    padded = _Take.apply(tokens, where.padded, lambda gradient: gradient.index_select(0, where.flat))
-    return padded.view(len(where.sizes), where.longest, *tokens.shape[1:]).transpose(1, 2)
+    padded = tokens
+    if not where.full:
+        padded = _Take.apply(tokens, where.padded, lambda gradient: gradient.index_select(0, where.flat))
+    return padded.reshape(len(where.sizes), where.longest, *tokens.shape[1:]).transpose(1, 2)
 
 
 def _unpad(padded: torch.Tensor, where: Lengths) -> torch.Tensor:
     """(N, H, longest, D) → (tokens, H, D)"""
     places = padded.transpose(1, 2).flatten(0, 1)
+    if where.full:
+        return places
 
     def back(gradient: torch.Tensor) -> torch.Tensor:
         return gradient.new_zeros(places.shape).index_copy_(0, where.flat, gradient)
@@ -257,16 +268,19 @@ def _parts(
 def _into(tokens: torch.Tensor, where: Lengths, zeros: bool = False) -> torch.Tensor:
     """(tokens, H, …) → (N, H, longest, …), with zeros or with anything where there is no token."""
     places = (len(where.sizes), where.longest, *tokens.shape[1:])
-    if zeros:
+    if where.full:
+        padded = tokens
+    elif zeros:
         padded = tokens.new_zeros(places[0] * places[1], *places[2:]).index_copy_(0, where.flat, tokens)
     else:
         padded = tokens.index_select(0, where.padded)
-    return padded.view(places).transpose(1, 2)
+    return padded.reshape(places).transpose(1, 2)
 
 
 def _out_of(padded: torch.Tensor, where: Lengths) -> torch.Tensor:
     """(N, H, longest, …) → (tokens, H, …)"""
-    return padded.transpose(1, 2).flatten(0, 1).index_select(0, where.flat)
+    places = padded.transpose(1, 2).flatten(0, 1)
+    return places if where.full else places.index_select(0, where.flat)
 
 
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -27,6 +27,11 @@ class Lengths:
     padded: torch.Tensor
     flat: torch.Tensor
 
+    @property
+    def full(self) -> bool:
+        """Whether all parts have the same size, so that nothing is padded."""
+        return self.flat.shape == self.padded.shape
+
     @classmethod
     def of(cls, sizes: torch.Tensor, offset: int = 0) -> Lengths:
         """Parts of these sizes, the first of which begins at ``offset``."""

@@ -16,6 +16,7 @@ from .batches import FAMILIES, VOCABULARY, batch_of, make_actor, random_sequence
 BATCHES = {
     "ragged": random_sequences([4, 1, 3]),
     "one completion": random_sequences([1]),
+    "equal lengths": [([5, 6, 7], [8, 9]), ([5, 6, 7], [1, 2]), ([7, 6, 5], [3, 4]), ([7, 6, 5], [8, 8])],
     "prompts of one token": [([5], [6, 7, 8]), ([5], [9]), ([3], [4, 4])],
     "longer than the window": random_sequences([3, 2], longest=24, seed=2),
 }
