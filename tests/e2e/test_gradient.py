@@ -15,13 +15,19 @@ N, K = 4, 2
 pytestmark = pytest.mark.slow
 
 
-# ZeRO stage, --train.batch_size and --train.micro_batch_size, --rollout.batch_size: two optimizer steps an epoch.
-WHOLE_GROUPS, CUT_GROUPS = (3, 16, 4, 8), (2, 24, 3, 12)
+# ZeRO stage, --train.batch_size and --train.micro_batch_size, --rollout.batch_size: two optimizer steps an epoch; and
+# the most tokens in a micro-batch, where those decide: a group has about 60.
+CASES = {
+    "zero3-whole-groups": (3, 16, 4, 8, None),
+    "zero2-cut-groups": (2, 24, 3, 12, None),
+    "zero3-groups-cut-by-tokens": (3, 16, 4, 8, 50),
+    "zero2-whole-groups-by-tokens": (2, 24, 4, 12, 150),
+}
 
 
-@pytest.fixture(scope="module", params=[WHOLE_GROUPS, CUT_GROUPS], ids=["zero3-whole-groups", "zero2-cut-groups"])
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def record(request, tmp_path_factory):
-    stage, batch, micro, prompts = request.param
+    stage, batch, micro, prompts, tokens = request.param
     folder = tmp_path_factory.mktemp("gradient")
     pipeline.make_model(folder / "model")
     pipeline.make_data(folder / "data.jsonl", prompts)
@@ -43,6 +49,8 @@ def record(request, tmp_path_factory):
         rollout__batch_size=prompts,
         rollout__micro_batch_size=5,
         train__max_epochs=2,
+        train__dynamic_batch_enable=tokens is not None or None,
+        train__max_tokens_per_gpu=tokens,
     )
     file = folder / "record.pt"
     script = Path(pipeline.__file__).with_name("run_recorded.py")
