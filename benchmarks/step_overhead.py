@@ -14,9 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import os
-import socket
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -57,18 +55,6 @@ def report(title: str, first: str, first_seconds: list[float], second: str, seco
     )
 
 
-def alternate(first: Callable[[], float], second: Callable[[], float], rounds: int) -> tuple[list[float], list[float]]:
-    """Time both in turn, after a round that does not count; who goes first changes every round."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for i in range(rounds + 1):
-        pair = [(0, first), (1, second)]
-        for index, timed in pair if i % 2 else reversed(pair):
-            seconds = timed()
-            if i:
-                times[index].append(seconds)
-    return times
-
-
 def make_model(folder: Path) -> str:
     """An untrained model of the mini benchmark's size."""
     import torch
@@ -85,125 +71,29 @@ def make_model(folder: Path) -> str:
 
 def learner(model: str, folder: str, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of upstream's and of our PPO update."""
-    from openrlhf_maxk.cli.train import parse
-    from openrlhf_maxk.upstream import seams
+    from learners import Learners, Rollout, alternate
+    from transformers import AutoConfig
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
-    os.environ["LOCAL_RANK"] = "0"
-    data = Path(folder, "data.jsonl")
-    data.write_text('{"input": "x"}\n')
-    _, args = parse(
-        [
-            *("--actor.model_name_or_path", model, "--data.prompt_dataset", str(data)),
-            *("--reward.remote_url", "http://unused", "--rollout.n_samples_per_prompt", str(N)),
-            *("--rollout.batch_size", str(PROMPTS), "--train.batch_size", str(PROMPTS * N // 2)),
-            *("--train.micro_batch_size", "64", "--train.max_epochs", "3", "--actor.adam.lr", "1e-6"),
-            *("--algo.kl.use_loss", "--algo.kl.estimator", "k3"),
-            *("--ckpt.output_dir", folder, "--ckpt.path", folder),
-        ]
+    learners = Learners.make(
+        model,
+        folder,
+        *("--rollout.n_samples_per_prompt", str(N), "--rollout.batch_size", str(PROMPTS)),
+        *("--train.batch_size", str(PROMPTS * N // 2), "--train.micro_batch_size", "64", "--train.max_epochs", "3"),
     )
-    args.actor.eps_clip_low_high = (0.2, 0.2)
-    from openrlhf.trainer.ray import ppo_actor
-    from openrlhf.utils import get_strategy
+    vocabulary = AutoConfig.from_pretrained(model).vocab_size
+    rollout = Rollout(PROMPTS, N, prompt=20, shortest=8, longest=RESPONSE, vocabulary=vocabulary)
 
-    strategy = get_strategy(args)
-    actor_class = ppo_actor.PolicyModelActor.__ray_metadata__.modified_class
-    policy = actor_class.__new__(actor_class)
-    policy.init_model_from_pretrained(strategy, model, max_steps=10_000, vllm_engines=None)
-    ours = policy.trainer
-    ppo_actor.NaiveReplayBuffer = upstream_buffer(seams.original("openrlhf.trainer.ray.ppo_actor:NaiveReplayBuffer"))
-    upstream_class = seams.original("openrlhf.trainer.ray.ppo_actor:ActorPPOTrainer")
-    upstream = upstream_class(
-        strategy,
-        policy.actor,
-        ema_model=None,
-        actor_optim=policy.actor_optim,
-        actor_scheduler=policy.actor_scheduler,
-        micro_train_batch_size=args.train.micro_batch_size,
-        tokenizer=policy.tokenizer,
-        vllm_engines=None,
-    )
-
-    def timed(trainer: Any, estimator: str) -> float:
-        for batch in experience(policy, args, estimator):
-            trainer.replay_buffer.append(batch)
+    def timed(update: Callable[[], Any]) -> float:
         started = time.perf_counter()
-        trainer.ppo_train(0.01)
-        seconds = time.perf_counter() - started
-        trainer.replay_buffer.clear()
-        return seconds
+        update()
+        return time.perf_counter() - started
 
-    with open(os.devnull, "w") as quiet:
-        stderr, sys.stderr = sys.stderr, quiet  # progress bars
-        try:
-            return alternate(lambda: timed(upstream, "group_norm"), lambda: timed(ours, "maxk"), rounds)
-        finally:
-            sys.stderr = stderr
-
-
-def upstream_buffer(naive: Any) -> Any:
-    """Upstream's buffer, made without asking for a CUDA device."""
-    import torch
-
-    class CPUBuffer(naive):
-        def __init__(self, sample_batch_size: int, *_: Any) -> None:
-            self.sample_batch_size = sample_batch_size
-            self.limit, self.cpu_offload, self.packing_samples, self.dynamic_batch = 0, True, False, False
-            self.target_device = torch.device(torch.cuda.current_device())
-            self.items = []
-
-    return naive if torch.cuda.is_available() else CPUBuffer
-
-
-def experience(policy: Any, args: Any, estimator: str) -> list[Any]:
-    """The same random experience every time, with either kind of advantages."""
-    import torch
-    from openrlhf.trainer.ppo_utils.experience import Experience
-
-    from openrlhf_maxk.experience.advantages import group_advantages
-    from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
-    from openrlhf_maxk.options.maxk import options_of
-
-    random = torch.Generator().manual_seed(0)
-    rows = PROMPTS * N
-    sequences = torch.randint(4, len(policy.tokenizer), (rows, 20 + RESPONSE), generator=random)
-    lengths = torch.randint(8, RESPONSE + 1, (rows,), generator=random)
-    position = torch.arange(20 + RESPONSE - 1)
-    action_mask = (position >= 19) & (position < 19 + lengths[:, None])
-    attention_mask = (torch.arange(20 + RESPONSE) < 20 + lengths[:, None]).long()
-    rewards = torch.randint(0, 9, (rows,), generator=random) / 8
-    groups, ks = torch.arange(rows) // N, torch.full((rows,), N // 2)
-    if estimator == "maxk":
-        values = group_advantages(groups, rewards, None, ks, options_of(args)).values
-    else:
-        grouped = rewards.view(PROMPTS, N)
-        values = ((grouped - grouped.mean(-1, keepdim=True)) / (grouped.std(-1, keepdim=True) + 1e-9)).view(-1)
-    log_probs = policy.forward(sequences, action_mask, attention_mask)
-    batches = []
-    for part in torch.arange(rows).split(64):
-        info = {"reward": rewards[part]}
-        if estimator == "maxk":
-            info |= {GROUP: groups[part], K: ks[part], SEQUENCE_ADVANTAGE: values[part]}
-        batches.append(
-            Experience(
-                sequences=sequences[part],
-                attention_mask=attention_mask[part],
-                action_mask=action_mask[part],
-                action_log_probs=log_probs[part],
-                base_action_log_probs=log_probs[part],
-                advantages=values[part, None] * action_mask[part],
-                returns=values[part, None] * action_mask[part],
-                rewards=rewards[part],
-                response_length=lengths[part],
-                truncated=torch.zeros(len(part)),
-                total_length=20.0 + lengths[part],
-                info=info,
-            )
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):  # progress bars
+        return alternate(
+            lambda: learners.update(learners.upstream, rollout, timed),
+            lambda: learners.update(learners.ours, rollout, timed),
+            rounds,
         )
-    return batches
 
 
 @contextlib.contextmanager
