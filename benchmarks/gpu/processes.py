@@ -25,11 +25,16 @@ def run(parts: Sequence[Part], bench: Bench, seconds: float) -> list[Result]:
     deadline = time.monotonic() + seconds
     results = []
     for _, group in groupby(parts, key=lambda part: part.zero):
-        results += _run_together(list(group), bench, deadline, seconds)
+        waiting = list(group)
+        while waiting:
+            done = _run_together(waiting, bench, deadline)
+            results += done
+            del waiting[: len(done)]
     return results
 
 
-def _run_together(parts: list[Part], bench: Bench, deadline: float, seconds: float) -> list[Result]:
+def _run_together(parts: list[Part], bench: Bench, deadline: float) -> list[Result]:
+    """Run ``parts`` in one process, as far as it lives: at least the first has a result."""
     log = bench.folder / f"{parts[0].name}.log"
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_work, args=(parts, bench, str(log), send))
@@ -40,35 +45,40 @@ def _run_together(parts: list[Part], bench: Bench, deadline: float, seconds: flo
         print(f"{part.name} ...", file=sys.stderr, flush=True)
         result, started = Result(part.name), time.monotonic()
         results.append(result)
-        ended = False
-        while not ended and not result.error:
-            if not receive.poll(max(0.0, deadline - time.monotonic())):
-                process.kill()
-                result.error = f"not through when the {seconds:.0f} s of the whole run were over"
-                continue
-            try:
-                said: Record | str | None = receive.recv()
-            except EOFError:
-                process.join()
-                result.error = _how_it_ended(process.exitcode, log)
-                continue
-            if isinstance(said, Record):
-                result.records.append(said)
-            else:
-                ended, result.error = True, said or ""
+        alive = _receive(receive, result, deadline)
         result.seconds = time.monotonic() - started
+        if not alive:
+            process.kill() if time.monotonic() > deadline else process.join()
+            result.error = result.error or _how_it_ended(process.exitcode, log)
+            break
     process.join()
-    if any(result.failed for result in results):
+    if any(result.failed for result in results) and log.exists():
         print(*log.read_text(errors="replace").splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
     return results
 
 
+def _receive(receive: Connection, result: Result, deadline: float) -> bool:
+    """Fill ``result`` with what comes for it; whether more can come."""
+    while receive.poll(max(0.0, deadline - time.monotonic())):
+        try:
+            said: Record | str = receive.recv()
+        except EOFError:
+            return False
+        if isinstance(said, str):
+            result.error = said
+            return True
+        result.records.append(said)
+    result.error = "not through when the time of the whole run was over"
+    return False
+
+
 def _work(parts: Sequence[Part], bench: Bench, log: str, send: Connection) -> None:
-    """Send the records of each part as they come, then None or the last line of its error."""
+    """Send the records of each part as they come, then the last line of its error, which is empty if there is none."""
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     for part in parts:
+        error = ""
         try:
             if part is parts[0]:
                 stack.prepare(bench.device)
@@ -76,11 +86,10 @@ def _work(parts: Sequence[Part], bench: Bench, log: str, send: Connection) -> No
                 stack.start_engine(bench, part.zero)
             for record in part.run(bench):
                 send.send(record)
-            send.send(None)
-        except (Exception, SystemExit) as error:  # the command line's own errors are SystemExit
+        except (Exception, SystemExit) as raised:  # the command line's own errors are SystemExit
             traceback.print_exc()
-            send.send(last_line(error))
-    send.close()
+            error = last_line(raised)
+        send.send(error)
 
 
 def _how_it_ended(status: int | None, log: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from . import stand_ins
 from .parts import Bench, Sizes
 
@@ -15,11 +17,14 @@ def prepare(device: str) -> None:
     Elsewhere the installed build of vLLM says which platform it is. Here the device does.
 
     Raises:
+        RuntimeError: "cuda", and PyTorch sees no such device.
         openrlhf_maxk.upstream.seams.SeamError: the installed OpenRLHF is not the one that is extended.
     """
     on_cpu = device == "cpu"
     if on_cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device: PyTorch sees none (--device cpu runs without)")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms ask for it
     stand_ins.install()
     from openrlhf_maxk import platform
@@ -37,7 +42,6 @@ def prepare(device: str) -> None:
 
 def make_model(folder: Path, sizes: Sizes, device: str) -> str:
     """A Qwen2 with random weights in bfloat16, as a Hugging Face folder; made once a run."""
-    import torch
     from transformers import AutoModelForCausalLM, Qwen2Config
 
     from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer

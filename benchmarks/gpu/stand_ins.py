@@ -5,7 +5,7 @@ flash-attn needs none here: a seam takes its place.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ VLLM_FILE = "openrlhf.trainer.ray.vllm_engine"
 
 def install() -> list[str]:
     """Put stand-ins for what cannot be imported into ``sys.modules``; returns what they stand in for."""
-    missing = [name for name in ("ray", "vllm") if name not in sys.modules and importlib.util.find_spec(name) is None]
+    missing = [name for name in ("ray", "vllm") if not _can_be_imported(name)]
     if "ray" in missing:
         _module("ray", remote=_remote, ObjectRef=object, is_initialized=lambda: False)
         _module("ray.util")
@@ -24,6 +24,14 @@ def install() -> list[str]:
     if "vllm" in missing:
         _module(VLLM_FILE, create_vllm_engines=None, batch_vllm_engine_call=None)
     return missing
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 def _module(name: str, **contents: Any) -> None:
