@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -280,3 +281,10 @@ def test_a_package_that_is_not_in_the_lock_ends_the_script(tmp_path):
     assert done.returncode == 1
     assert done.stderr == "error: unheard-of is not in requirements/gpu.txt\n"
     assert not (tmp_path / "folder").exists()
+
+
+def test_the_guide_names_every_part(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = runpy.run_path(str(BENCHMARKS / "gpu.py"))
+    guide = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z0-9-]+)` \|", guide, re.MULTILINE) == [part.name for part in script["PARTS"]]
