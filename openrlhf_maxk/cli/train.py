@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_maxk.machine import ADAM_NOTE, gpu_bytes, has_flash_attn, no_nvcc, problems
+from openrlhf_maxk.machine import ADAM_NOTE, gpu_bytes, has_flash_attn, no_compiling, problems
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.options.memory import Shape, disk_warning, memory_warnings
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
@@ -209,7 +209,7 @@ def check_gpus(flat: argparse.Namespace) -> None:
     found = list(problems())
     if found:
         sys.exit("\n".join(f"error: {problem}" for problem in found))
-    missing = no_nvcc()
+    missing = no_compiling()
     if missing:
         print(f"note: {missing}; {ADAM_NOTE}", file=sys.stderr)
     if not has_flash_attn():
