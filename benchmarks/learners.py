@@ -66,17 +66,7 @@ class Learners:
             port = free.getsockname()[1]
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        data = Path(folder, "data.jsonl")
-        data.write_text('{"input": "x"}\n')
-        _, args = parse(
-            [
-                *("--actor.model_name_or_path", model, "--data.prompt_dataset", str(data)),
-                *("--reward.remote_url", "http://unused", "--ckpt.output_dir", folder, "--ckpt.path", folder),
-                *("--actor.num_gpus_per_node", "1", "--ref.num_gpus_per_node", "1", "--vllm.sync_backend", "gloo"),
-                *("--actor.adam.lr", "1e-6", "--algo.kl.use_loss", "--algo.kl.estimator", "k3"),
-                *options,
-            ]
-        )
+        _, args = parse(arguments(model, folder, *options))
         args.actor.eps_clip_low_high = (0.2, 0.2)
         strategy = get_strategy(args)
         actor_class = ppo_actor.PolicyModelActor.__ray_metadata__.modified_class
@@ -141,6 +131,19 @@ class Learners:
         result = timed(lambda: trainer.ppo_train(0.01))
         trainer.replay_buffer.clear()
         return result
+
+
+def arguments(model: str, folder: str, *options: str) -> list[str]:
+    """The training's command line; see :meth:`Learners.make`."""
+    data = Path(folder, "data.jsonl")
+    data.write_text('{"input": "x"}\n')
+    return [
+        *("--actor.model_name_or_path", model, "--data.prompt_dataset", str(data)),
+        *("--reward.remote_url", "http://unused", "--ckpt.output_dir", folder, "--ckpt.path", folder),
+        *("--actor.num_gpus_per_node", "1", "--ref.num_gpus_per_node", "1", "--actor.adam.lr", "1e-6"),
+        *("--algo.kl.use_loss", "--algo.kl.estimator", "k3"),
+        *options,
+    ]
 
 
 def random_rows(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

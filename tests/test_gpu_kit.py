@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -30,6 +32,8 @@ def kit(monkeypatch):
     import gpu.processes
     import gpu.ratios
     import gpu.report
+    import gpu.stack
+    import gpu.stand_ins
 
     return gpu
 
@@ -151,6 +155,36 @@ def test_the_exit_status_and_the_error_where_there_is_no_gpu(tmp_path):
     assert done.returncode == 1
     (failed,) = re.findall(r"objectives .*FAILED: (.*) \|", done.stdout)
     assert failed == "RuntimeError: no CUDA device: PyTorch sees none (--device cpu runs without)"
+
+
+# What runs on a GPU alone, as far as it can be seen here
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("cpu", [True, False], ids=["cpu", "gpu"])
+def test_the_training_accepts_the_options_of_the_engines(kit, tmp_path, monkeypatch, cpu, zero):
+    from learners import arguments
+
+    from openrlhf_maxk.cli import train
+    from openrlhf_maxk.options import validation
+
+    for module in (train, validation):
+        monkeypatch.setattr(module, "is_cpu", lambda: cpu)
+    (tmp_path / "config.json").write_text("{}")
+    options = kit.stack.engine_options(kit.parts.REAL, zero)
+    _, args = train.parse(arguments(str(tmp_path), str(tmp_path), *options))
+    assert (args.ds.zero_stage, args.ds.param_dtype, args.actor.num_gpus_per_node) == (zero, "bf16", 1)
+    assert args.vllm.sync_backend == ("gloo" if cpu else "nccl")
+
+
+def test_vllm_has_a_version_where_it_is_not_installed(kit):
+    """Upstream's policy asks for it where weights travel over NCCL."""
+    with mock.patch.dict(sys.modules, {"vllm": None, "ray": None}):
+        assert kit.stand_ins.install() == ["ray", "vllm"]
+        import vllm
+
+        assert Version(vllm.__version__) >= Version("0.16")
+    assert kit.stand_ins.install() == []
 
 
 # What is measured

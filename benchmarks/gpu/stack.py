@@ -57,13 +57,16 @@ def make_model(folder: Path, sizes: Sizes, device: str) -> str:
 
 
 def start_engine(bench: Bench, zero: int) -> None:
-    """Give ``bench`` both learners on a DeepSpeed engine of this ZeRO stage, in bfloat16."""
+    """Give ``bench`` both learners on a DeepSpeed engine of this ZeRO stage."""
     from learners import Learners
 
-    sizes = bench.sizes
-    bench.learners = Learners.make(
-        make_model(bench.folder, sizes, bench.device),
-        str(bench.folder),
+    model = make_model(bench.folder, bench.sizes, bench.device)
+    bench.learners = Learners.make(model, str(bench.folder), *engine_options(bench.sizes, zero))
+
+
+def engine_options(sizes: Sizes, zero: int) -> tuple[str, ...]:
+    """Options of the training: bfloat16, PyTorch's attention, two PPO epochs of two optimizer steps."""
+    return (
         *("--ds.zero_stage", str(zero), "--ds.param_dtype", "bf16", "--ds.attn_implementation", "sdpa"),
         *("--rollout.n_samples_per_prompt", str(sizes.n), "--rollout.batch_size", str(sizes.rows // sizes.n)),
         *("--train.batch_size", str(sizes.rows // 2), "--train.micro_batch_size", str(sizes.micro)),

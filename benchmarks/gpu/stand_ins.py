@@ -10,6 +10,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+VLLM = "0.29.0"  # upstream's policy asks for the version, to work around old ones
 VLLM_FILE = "openrlhf.trainer.ray.vllm_engine"
 
 
@@ -22,6 +23,7 @@ def install() -> list[str]:
         _module("ray.util.placement_group", PlacementGroup=object, placement_group=None)
         _module("ray.util.scheduling_strategies", PlacementGroupSchedulingStrategy=object)
     if "vllm" in missing:
+        _module("vllm", __version__=VLLM)
         _module(VLLM_FILE, create_vllm_engines=None, batch_vllm_engine_call=None)
     return missing
 
