@@ -128,9 +128,10 @@ class Learners:
         """What ``timed`` says of one PPO update with fresh experience."""
         for batch in self.experience(rollout, trainer is self.ours):
             trainer.replay_buffer.append(batch)
-        result = timed(lambda: trainer.ppo_train(0.01))
-        trainer.replay_buffer.clear()
-        return result
+        try:
+            return timed(lambda: trainer.ppo_train(0.01))
+        finally:
+            trainer.replay_buffer.clear()
 
 
 def arguments(model: str, folder: str, *options: str) -> list[str]:

@@ -48,7 +48,7 @@ def _run_together(parts: list[Part], bench: Bench, deadline: float) -> list[Resu
         alive = _receive(receive, result, deadline)
         result.seconds = time.monotonic() - started
         if not alive:
-            process.kill() if time.monotonic() > deadline else process.join()
+            process.kill() if result.error else process.join()
             result.error = result.error or _how_it_ended(process.exitcode, log)
             break
     process.join()
@@ -58,7 +58,7 @@ def _run_together(parts: list[Part], bench: Bench, deadline: float) -> list[Resu
 
 
 def _receive(receive: Connection, result: Result, deadline: float) -> bool:
-    """Fill ``result`` with what comes for it; whether more can come."""
+    """Fill ``result`` with what comes for it; whether more can come. If not, an error says that time is over."""
     while receive.poll(max(0.0, deadline - time.monotonic())):
         try:
             said: Record | str = receive.recv()
