@@ -159,7 +159,7 @@ def test_the_cpu_seams_are_for_cpu_alone_or_for_what_is_missing(monkeypatch):
         (False, "not found", ["flash-attn", "nvcc"]),
     ):
         monkeypatch.setattr(seams, "has_flash_attn", lambda found=flash_attn: found)
-        monkeypatch.setattr(seams, "no_compiling", lambda found=no_nvcc: found)
+        monkeypatch.setattr(seams, "no_compiling", lambda found=no_compiling: found)
         assert [seam.missing for seam in seams.active(cpu=False) if seam.cpu] == missing
 
 
