@@ -15,13 +15,11 @@ import contextlib
 import ctypes
 import os
 import re
-import socket
 import statistics
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import openrlhf_maxk
 
@@ -76,98 +74,77 @@ class Bench:
     """One model on one DeepSpeed engine, with both trainers around it."""
 
     def __init__(self, folder: str, options: argparse.Namespace) -> None:
-        from openrlhf_maxk.cli.train import parse
-        from openrlhf_maxk.upstream import seams
+        from learners import Learners
 
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
-        os.environ["LOCAL_RANK"] = "0"
         model = make_model(Path(folder, "model"), options)
-        data = Path(folder, "data.jsonl")
-        data.write_text('{"input": "x"}\n')
-        _, self.args = parse(
-            [
-                *("--actor.model_name_or_path", model, "--data.prompt_dataset", str(data)),
-                *("--reward.remote_url", "http://unused", "--rollout.n_samples_per_prompt", "8"),
-                *("--rollout.batch_size", "32", "--train.batch_size", "256", "--train.micro_batch_size", "256"),
-                *("--train.max_epochs", str(EPOCHS), "--actor.adam.lr", "1e-6", "--actor.entropy_coef", "0"),
-                *("--algo.kl.use_loss", "--algo.kl.estimator", "k3", "--data.max_len", "4096"),
-                *("--ckpt.output_dir", folder, "--ckpt.path", folder),
-            ]
+        self.learners = Learners.make(
+            model,
+            folder,
+            *("--rollout.n_samples_per_prompt", "8", "--rollout.batch_size", "32", "--train.batch_size", "256"),
+            *("--train.micro_batch_size", "256", "--train.max_epochs", str(EPOCHS), "--actor.entropy_coef", "0"),
+            *("--data.max_len", "4096"),
         )
-        self.args.actor.eps_clip_low_high = (0.2, 0.2)
-        from openrlhf.trainer.ray import ppo_actor
-        from openrlhf.utils import get_strategy
-
-        self.strategy = get_strategy(self.args)
-        actor_class = ppo_actor.PolicyModelActor.__ray_metadata__.modified_class
-        policy = self.policy = actor_class.__new__(actor_class)
-        policy.init_model_from_pretrained(self.strategy, model, max_steps=10_000, vllm_engines=None)
-        self.ours = policy.trainer
-        naive = seams.original("openrlhf.trainer.ray.ppo_actor:NaiveReplayBuffer")
-        ppo_actor.NaiveReplayBuffer = upstream_buffer(naive)
-        self.upstream = seams.original("openrlhf.trainer.ray.ppo_actor:ActorPPOTrainer")(
-            self.strategy,
-            policy.actor,
-            ema_model=None,
-            actor_optim=policy.actor_optim,
-            actor_scheduler=policy.actor_scheduler,
-            micro_train_batch_size=256,
-            tokenizer=policy.tokenizer,
-            vllm_engines=None,
-        )
+        self.vocabulary = len(self.learners.policy.tokenizer)
         self.rounds = options.rounds
 
     def row(self, shape: Shape) -> str:
         """Both steps in turn, after a round that does not count; who goes first changes every round."""
+        from learners import alternate
+
         self._fit(shape)
-        runs: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-        tokens = 0
-        for index in range(self.rounds + 1):
-            for ours in (True, False) if index % 2 else (False, True):
-                seconds, memory, tokens = self._step(shape, ours)
-                if index:
-                    runs[ours].append((seconds, memory))
-        (theirs, peak), (mine, less) = (
-            (statistics.median(s for s, _ in run), max(m for _, m in run)) for run in runs.values()
-        )
-        faster = statistics.median(a / b for (a, _), (b, _) in zip(runs[False], runs[True], strict=True))
+        peaks = {False: 0.0, True: 0.0}
+
+        def step(ours: bool) -> float:
+            seconds, memory = self._step(shape, ours)
+            peaks[ours] = max(peaks[ours], memory)
+            return seconds
+
+        times = alternate(lambda: step(False), lambda: step(True), self.rounds)
+        theirs, mine = map(statistics.median, times)
+        faster = statistics.median(a / b for a, b in zip(*times, strict=True))
+        tokens = EPOCHS * self.tokens / mine
         return (
             f"| {shape.prompt}, ≤ {shape.completion}, {shape.n} | {shape.groups} | {theirs:.2f} | {mine:.2f} "
-            f"| {faster:.2f} | {EPOCHS * tokens / mine:.0f} | {peak:.0f} | {less:.0f} | {less / max(peak, 1e-9):.2f} |"
+            f"| {faster:.2f} | {tokens:.0f} | {peaks[False]:.0f} | {peaks[True]:.0f} "
+            f"| {peaks[True] / max(peaks[False], 1e-9):.2f} |"
         )
 
     def _fit(self, shape: Shape) -> None:
         """The sizes of a run with this shape: one optimizer step an epoch."""
-        micro = shape.micro
-        self.args.rollout.n_samples_per_prompt = shape.n
-        self.args.train.batch_size, self.args.train.micro_batch_size = shape.groups * shape.n, micro
-        accumulated = shape.groups * shape.n // micro
-        self.strategy.accumulated_gradient = accumulated
-        self.policy.actor.model._config.gradient_accumulation_steps = accumulated
-        self.policy.actor.model.micro_steps = 0
-        self.upstream.replay_buffer.sample_batch_size = micro
+        learners = self.learners
+        args, engine = learners.args, learners.policy.actor.model
+        args.rollout.n_samples_per_prompt = shape.n
+        args.train.batch_size, args.train.micro_batch_size = shape.groups * shape.n, shape.micro
+        accumulated = shape.groups * shape.n // shape.micro
+        learners.ours.strategy.accumulated_gradient = accumulated
+        engine._config.gradient_accumulation_steps = accumulated
+        engine.micro_steps = 0
+        learners.upstream.replay_buffer.sample_batch_size = shape.micro
 
-    def _step(self, shape: Shape, ours: bool) -> tuple[float, float, int]:
-        """Seconds, the memory that it took at its peak over what was there before, and the tokens of completions."""
-        from openrlhf_maxk.rows.check import OFF, Verdict
+    def _step(self, shape: Shape, ours: bool) -> tuple[float, float]:
+        """Seconds, and the memory that it took at its peak over what was there before, MiB."""
+        from learners import Rollout
 
-        trainer = self.ours if ours else self.upstream
-        self.policy.actor.rows = Verdict(True, "") if ours else OFF
-        batches = make_batches(shape, len(self.policy.tokenizer), ours)
+        trainer = self.learners.ours if ours else self.learners.upstream
+        rollout = Rollout(
+            shape.groups,
+            shape.n,
+            shape.prompt,
+            shortest=(shape.completion + 3) // 4,
+            longest=shape.completion,
+            vocabulary=self.vocabulary,
+        )
         before = start_peak()
         started = time.perf_counter()
+        batches = self.learners.experience(rollout, ours)
         for batch in batches:
-            log_probs = self.policy.forward(batch.sequences, batch.action_mask, batch.attention_mask)
-            batch.action_log_probs = batch.base_action_log_probs = log_probs
             trainer.replay_buffer.append(batch)
         with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):  # progress bars
             trainer.ppo_train(0.01)
         seconds = time.perf_counter() - started
+        self.tokens = sum(int(batch.action_mask.sum()) for batch in batches)
         trainer.replay_buffer.clear()
-        return seconds, peak() - before, sum(int(batch.action_mask.sum()) for batch in batches)
+        return seconds, peak() - before
 
 
 def make_model(folder: Path, options: argparse.Namespace) -> str:
@@ -192,70 +169,6 @@ def make_model(folder: Path, options: argparse.Namespace) -> str:
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-def upstream_buffer(naive: Any) -> Any:
-    """Upstream's buffer, made without asking for a CUDA device."""
-    import torch
-
-    class CPUBuffer(naive):
-        def __init__(self, sample_batch_size: int, *_: Any) -> None:
-            self.sample_batch_size = sample_batch_size
-            self.limit, self.cpu_offload, self.packing_samples, self.dynamic_batch = 0, True, False, False
-            self.target_device = torch.device(torch.cuda.current_device())
-            self.items = []
-
-    return naive if torch.cuda.is_available() else CPUBuffer
-
-
-def make_batches(shape: Shape, vocabulary: int, ours: bool) -> list[Any]:
-    """The same random groups every time, with either kind of advantages."""
-    import torch
-    from openrlhf.trainer.ppo_utils.experience import Experience
-
-    from openrlhf_maxk.experience.advantages import group_advantages
-    from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
-    from openrlhf_maxk.options.maxk import MaxKOptions
-
-    random = torch.Generator().manual_seed(0)
-    samples, width = shape.groups * shape.n, shape.prompt + shape.completion
-    prompts = torch.full((samples, 1), shape.prompt)
-    lengths = torch.randint((shape.completion + 3) // 4, shape.completion + 1, (samples, 1), generator=random)
-    place = torch.arange(width)
-    asked = torch.randint(4, vocabulary, (shape.groups, width), generator=random).repeat_interleave(shape.n, 0)
-    answered = torch.randint(4, vocabulary, (samples, width), generator=random)
-    attention_mask = (place < prompts + lengths).long()
-    sequences = torch.where(place < prompts, asked, answered) * attention_mask
-    action_mask = ((place >= prompts) & (place < prompts + lengths))[:, 1:]
-    rewards = torch.randint(0, 9, (samples,), generator=random) / 8
-    groups, ks = torch.arange(samples) // shape.n, torch.full((samples,), max(shape.n // 2, 1))
-    if ours:
-        values = group_advantages(groups, rewards, None, ks, MaxKOptions()).values
-    else:
-        grouped = rewards.view(-1, shape.n)
-        values = ((grouped - grouped.mean(-1, keepdim=True)) / (grouped.std(-1, keepdim=True) + 1e-9)).view(-1)
-    batches = []
-    for part in torch.arange(samples).split(shape.micro):
-        longest = int((prompts + lengths)[part].max())
-        info = {"reward": rewards[part]}
-        if ours:
-            info |= {GROUP: groups[part], K: ks[part], SEQUENCE_ADVANTAGE: values[part]}
-        actions = action_mask[part, : longest - 1]
-        batches.append(
-            Experience(
-                sequences=sequences[part, :longest],
-                attention_mask=attention_mask[part, :longest],
-                action_mask=actions,
-                advantages=values[part, None] * actions,
-                returns=values[part, None] * actions,
-                rewards=rewards[part],
-                response_length=lengths[part, 0],
-                truncated=torch.zeros(len(part)),
-                total_length=(prompts + lengths)[part, 0].float(),
-                info=info,
-            )
-        )
-    return batches
 
 
 def start_peak() -> float:

@@ -76,6 +76,16 @@ def no_nvcc() -> str | None:
     return None
 
 
+def no_compiling() -> str | None:
+    """Why a run cannot compile for GPUs: no nvcc, or no ninja on PATH or in this Python's folder; None if it can."""
+    tools = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", "")))
+    if no_nvcc() is None and not shutil.which("ninja", path=tools):
+        return (
+            "ninja is not on PATH, nor beside this Python (it is among the requirements: setup.sh, or pip, installs it)"
+        )
+    return no_nvcc()
+
+
 @cache
 def has_flash_attn() -> bool:
     """Whether flash-attn is installed."""

@@ -41,7 +41,7 @@ def environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "true",
         "NCCL_DEBUG": "WARN",
         "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **ray_environment(),
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -65,6 +65,21 @@ def environment() -> dict[str, str]:
     if PARAM_DTYPE in os.environ:
         wanted[PARAM_DTYPE] = os.environ[PARAM_DTYPE]
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def ray_environment() -> dict[str, str]:
+    """Environment variables for Ray itself, in its driver and its workers."""
+    # Without a GPU nothing needs hiding, and Ray does not talk about it. With GPUs, Ray hides them from a worker that
+    # asked for none, such as the controller and the reward workers: it must go on doing so.
+    return {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"} if is_cpu() else {}
+
+
+def ray_cluster() -> dict[str, Any]:
+    """Arguments of ``ray.init``: join the cluster that ``RAY_ADDRESS`` names (as in a job), else start one of our own.
+
+    Left to itself, Ray would join whatever head it finds on this machine, of whoever and with whatever resources.
+    """
+    return {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
 
 
 def prefix_sharing() -> dict[str, Any]:

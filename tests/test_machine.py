@@ -11,10 +11,18 @@ import pytest
 
 from openrlhf_maxk import machine
 from openrlhf_maxk.cli import train
+from openrlhf_maxk.upstream import seams
 
+PYTHON = sys.executable
+SEAM = next(seam for seam in seams.SEAMS if seam.missing == seams.NVCC)  # PyTorch's AdamW for DeepSpeed's
 SMI, NVCC = "#!/bin/sh\necho {}\n", "#!/bin/sh\necho 'Cuda compilation tools, release {0}, V{0}.88'\n"
 FAILS = "#!/bin/sh\necho 'NVIDIA-SMI has failed' >&2\nexit 9\n"
-GOOD = {"nvidia-smi": SMI.format("580.82.07"), "nvcc": NVCC.format("13.0"), "g++": "#!/bin/sh\n"}
+GOOD = {
+    "nvidia-smi": SMI.format("580.82.07"),
+    "nvcc": NVCC.format("13.0"),
+    "g++": "#!/bin/sh\n",
+    "ninja": "#!/bin/sh\n",
+}
 
 
 @pytest.fixture
@@ -23,6 +31,7 @@ def having(tmp_path, monkeypatch):
     for name in ("CUDA_HOME", "CUDA_PATH", "CXX", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine.sys, "executable", str(tmp_path / "nowhere" / "python"))  # a folder without ninja
 
     def put(**changes: str | None) -> None:
         for name, source in ({**GOOD, **{name.replace("_", "-"): source for name, source in changes.items()}}).items():
@@ -59,6 +68,23 @@ def test_what_is_missing_is_named_with_its_fix(having, changes, message):
     assert message in problem
 
 
+def test_with_nothing_on_path_all_that_is_missing_is_named_at_once(having, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    driver, compiler = machine.problems()
+    assert driver.startswith("nvidia-smi does not name a driver")
+    assert compiler.startswith("no C++ compiler on PATH")
+    assert machine.gpu_bytes() is None
+
+
+def test_a_compiler_may_have_another_name(having, monkeypatch, tmp_path):
+    having(**{"g++": None})
+    monkeypatch.setenv("CXX", "mine")
+    assert ["no C++ compiler" in problem for problem in machine.problems()] == [True]
+    (tmp_path / "mine").write_text("#!/bin/sh\n")
+    (tmp_path / "mine").chmod(0o755)
+    assert list(machine.problems()) == []
+
+
 def test_headers_of_python(having, monkeypatch, tmp_path):
     having()
     monkeypatch.setattr(machine.sysconfig, "get_path", lambda name: str(tmp_path / "include"))
@@ -91,6 +117,21 @@ def test_nvcc_is_looked_for_where_pytorch_looks(having, monkeypatch, tmp_path):
     assert machine.no_nvcc() is None
 
 
+def test_without_ninja_nothing_is_compiled(having, monkeypatch, tmp_path):
+    """PyTorch would find that out in an actor, when the run has started."""
+    having()
+    assert machine.no_compiling() is None
+    assert SEAM not in seams.active(cpu=False)
+    (tmp_path / "ninja").unlink()
+    assert str(machine.no_compiling()).startswith("ninja is not on PATH, nor beside this Python")
+    assert SEAM in seams.active(cpu=False)
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "ninja").symlink_to(tmp_path / "g++")
+    assert machine.no_compiling() is None  # every process of a run has that folder on PATH
+    having(nvcc=NVCC.format("12.8"))
+    assert "and nvcc 13.0 is needed" in str(machine.no_compiling())
+
+
 def run(having, capsys, attention="sdpa", **changes):
     having(**changes)
     train.check_gpus(SimpleNamespace(**{train.ATTENTION: attention}))
@@ -101,6 +142,10 @@ def test_a_run_says_what_it_makes_do_without(having, capsys):
     said = run(having, capsys, nvcc=NVCC.format("12.8"))
     assert "PyTorch's fused one takes its place" in said
     assert "flash-attn is not installed: attention is PyTorch's (--ds.attn_implementation sdpa)" in said
+
+
+def test_a_run_says_that_ninja_is_missing(having, capsys):
+    assert "note: ninja is not on PATH" in run(having, capsys, ninja=None)
 
 
 def test_a_run_that_cannot_work_does_not_start(having, capsys, monkeypatch):
@@ -144,9 +189,7 @@ def test_ninja_is_found_in_every_process(monkeypatch, tmp_path):
 
 def test_setup_runs_the_file_alone(having):
     having(nvidia_smi=SMI.format("550.54.15"), nvcc=NVCC.format("12.8"))
-    done = subprocess.run(
-        [sys.executable, "-I", machine.__file__, "--flash-attn"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([PYTHON, "-I", machine.__file__, "--flash-attn"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     driver, nvcc = done.stderr.strip().splitlines()
     assert driver.startswith("error: NVIDIA's driver 550.54 is too old")

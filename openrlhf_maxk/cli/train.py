@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_maxk.machine import ADAM_NOTE, gpu_bytes, has_flash_attn, no_nvcc, problems
+from openrlhf_maxk.machine import ADAM_NOTE, gpu_bytes, has_flash_attn, no_compiling, problems
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.options.memory import Shape, disk_warning, memory_warnings
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.options.run_record import write as write_record
 from openrlhf_maxk.options.validation import BadOptions, validate
-from openrlhf_maxk.platform import CPU_PARAM_DTYPE, PARAM_DTYPE, environment, is_cpu
+from openrlhf_maxk.platform import CPU_PARAM_DTYPE, PARAM_DTYPE, environment, is_cpu, ray_cluster
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS
 
 # Where OpenRLHF's default does not fit: it is for a critic, or for nodes of eight GPUs.
@@ -122,25 +122,19 @@ def gpus_needed(args: Any) -> dict[str, int]:
 
 
 def start_ray(args: Any, verbose: bool) -> None:
-    """Start Ray, or join the cluster that ``RAY_ADDRESS`` or a running job names. On CPU, GPUs are logical.
+    """Join the cluster that ``RAY_ADDRESS`` or a running job names, else start one. On CPU, its GPUs are logical.
 
     Exits with a message if there are not enough GPUs or CPUs: upstream would wait for them for ever.
     """
     import ray
 
-    resources: dict[str, Any] = {}
-    joins_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    arguments = ray_cluster()
     os.environ[PARAM_DTYPE] = args.ds.param_dtype
     needed = gpus_needed(args)
     slots = sum(needed.values())
-    if is_cpu() and not joins_cluster:
-        resources = {"num_gpus": slots, "num_cpus": max(slots + 2, len(os.sched_getaffinity(0)))}
-    ray.init(
-        log_to_driver=verbose,
-        logging_level=logging.WARNING,
-        include_dashboard=None if joins_cluster else False,
-        **resources,
-    )
+    if is_cpu() and arguments:
+        arguments |= {"num_gpus": slots, "num_cpus": max(slots + 2, len(os.sched_getaffinity(0)))}
+    ray.init(log_to_driver=verbose, logging_level=logging.WARNING, **arguments)
     found = ray.cluster_resources()
     gpus, cpus = int(found.get("GPU", 0)), int(found.get("CPU", 0))
     if gpus < slots or cpus < slots + 1:
@@ -215,7 +209,7 @@ def check_gpus(flat: argparse.Namespace) -> None:
     found = list(problems())
     if found:
         sys.exit("\n".join(f"error: {problem}" for problem in found))
-    missing = no_nvcc()
+    missing = no_compiling()
     if missing:
         print(f"note: {missing}; {ADAM_NOTE}", file=sys.stderr)
     if not has_flash_attn():

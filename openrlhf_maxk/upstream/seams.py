@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from openrlhf_maxk.machine import has_flash_attn, no_nvcc
+from openrlhf_maxk.machine import has_flash_attn, no_compiling
 
 if TYPE_CHECKING:
     Upstream = Any
@@ -230,7 +230,7 @@ _originals: dict[str, Any] = {}
 
 def active(cpu: bool) -> list[Seam]:
     """The seams of a platform, and of what is missing on this machine."""
-    missing = {name for name, absent in ((FLASH_ATTN, not has_flash_attn()), (NVCC, no_nvcc())) if absent}
+    missing = {name for name, absent in ((FLASH_ATTN, not has_flash_attn()), (NVCC, no_compiling())) if absent}
     return [seam for seam in SEAMS if cpu or not seam.cpu or seam.missing in missing]
 
 

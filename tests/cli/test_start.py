@@ -114,6 +114,35 @@ def test_a_cluster_that_is_too_small_ends_the_run(folder, monkeypatch, capsys, t
 
 
 @pytest.mark.parametrize(
+    ("address", "given"),
+    [
+        (None, {"address": "local", "include_dashboard": False, "num_gpus": 3}),
+        ("", {"address": "local", "include_dashboard": False, "num_gpus": 3}),
+        ("head:6379", {}),
+    ],
+    ids=["not named", "empty", "named"],
+)
+def test_a_run_has_a_cluster_of_its_own_unless_one_is_named(folder, monkeypatch, address, given):
+    """Logical resources are its own cluster's: Ray refuses them for one that it joins."""
+    asked = {}
+    enough = {"GPU": 3.0, "CPU": 9.0}
+    cluster = SimpleNamespace(
+        init=lambda **arguments: asked.update(arguments),
+        cluster_resources=lambda: enough,
+        available_resources=lambda: enough,
+    )
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(train, "is_cpu", lambda: True)
+    args = parse(folder, algo__kl__init_coef=0.01, actor__num_gpus_per_node=1, ref__num_gpus_per_node=1)[1]
+    train.start_ray(args, verbose=False)
+    names = ("address", "include_dashboard", "num_gpus")
+    assert {name: asked[name] for name in names if name in asked} == given
+
+
+@pytest.mark.parametrize(
     ("job", "threads"),
     [
         (None, "1"),  # not in a job: the user's own

@@ -176,6 +176,19 @@ def test_a_machine_whose_gpus_cannot_be_used_is_refused_before_anything_is_loade
     assert not [line for line in machine.called if line.startswith("uv pip install")]
 
 
+@pytest.mark.parametrize(
+    ("platform", "free", "needed"), [("cpu", 5900, 6000), ("gpu", 11900, 12000)], ids=["cpu", "gpu"]
+)
+def test_too_little_disk_is_said_before_anything_is_installed(machine, platform, free, needed):
+    machine.has_uv(inside=machine.has_python("python3.11", "3.11"))
+    (machine.bin / "df").unlink()  # a link to the real one
+    machine.has("df", f"#!/usr/bin/env bash\necho Header\necho disk 50000 40000 {free} 80% /\n")
+    done = machine.setup(PLATFORM=platform)
+    assert done.returncode == 1
+    assert done.stderr == f"error: only {free} MB free here; the environment needs {needed}\n"
+    assert machine.called == []
+
+
 def pip_settings():
     spec = importlib.util.spec_from_file_location("pip_settings", ROOT / "examples" / "scripts" / "pip_settings.py")
     assert spec

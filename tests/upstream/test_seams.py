@@ -152,14 +152,14 @@ def test_replace_and_module(toy):
 
 def test_the_cpu_seams_are_for_cpu_alone_or_for_what_is_missing(monkeypatch):
     assert seams.active(cpu=True) == list(SEAMS)
-    for flash_attn, no_nvcc, missing in (
+    for flash_attn, no_compiling, missing in (
         (True, None, []),
         (False, None, ["flash-attn"]),
         (True, "not found", ["nvcc"]),
         (False, "not found", ["flash-attn", "nvcc"]),
     ):
         monkeypatch.setattr(seams, "has_flash_attn", lambda found=flash_attn: found)
-        monkeypatch.setattr(seams, "no_nvcc", lambda found=no_nvcc: found)
+        monkeypatch.setattr(seams, "no_compiling", lambda found=no_compiling: found)
         assert [seam.missing for seam in seams.active(cpu=False) if seam.cpu] == missing
 
 

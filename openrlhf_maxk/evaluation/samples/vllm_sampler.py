@@ -18,7 +18,7 @@ from typing import Any
 
 from openrlhf_maxk.evaluation.samples.model import Model
 from openrlhf_maxk.evaluation.samples.records import Request, Sample, Sampling
-from openrlhf_maxk.platform import environment, evaluation_dtype, is_cpu, prefix_sharing
+from openrlhf_maxk.platform import environment, evaluation_dtype, is_cpu, prefix_sharing, ray_cluster, ray_environment
 
 
 class EngineError(Exception):
@@ -260,11 +260,9 @@ def _start_ray() -> bool:
 
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" not in os.environ:
-        quiet["include_dashboard"] = False
-    ray.init(**quiet)
+    for name, value in ray_environment().items():
+        os.environ.setdefault(name, value)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **ray_cluster())
     return True
 
 
