@@ -231,7 +231,7 @@ def warn_of_sizes(args: Any) -> None:
     if shape is None:
         return
     gpu = None if is_cpu() or os.environ.get("RAY_ADDRESS") else gpu_bytes()
-    warnings = memory_warnings(shape, args, gpu, rows=args.maxk.rows == "auto") if gpu else []
+    warnings = memory_warnings(shape, args, gpu, rows=options_of(args).rows == "auto") if gpu else []
     for warning in filter(None, (*warnings, disk_warning(shape, args, args.ckpt.path))):
         print(f"warning: {warning}", file=sys.stderr)
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 from copy import copy
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
@@ -70,6 +70,11 @@ def forward_batches(
         return [rank + [[spare]] * (count - len(rank)) for rank in batches]
     count = max(-(-len(rank) // samples) for rank in members)
     return [even_chunks(rank + [spare] * (count - len(rank)), count) for rank in members]
+
+
+def as_dealt(experiences: list[Experience], args: Any) -> list[Experience]:
+    """In place of upstream's ``balance_experiences``: whole groups have been dealt to the ranks, balanced by tokens."""
+    return experiences
 
 
 def by_tokens(groups: Sequence[Sequence[Experience]], most: int) -> list[list[Experience]]:

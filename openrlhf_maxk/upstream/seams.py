@@ -83,6 +83,13 @@ SEAMS: tuple[Seam, ...] = (
         ),
     ),
     Seam(
+        "openrlhf.trainer.ppo_trainer:balance_experiences",
+        REPLACE,
+        "openrlhf_maxk.experience.sharding:as_dealt",
+        "with dynamic batches upstream deals single samples to the ranks anew, which cuts groups",
+        (("openrlhf.trainer.ppo_utils.experience:balance_experiences", "5eb57a1163e6"),),
+    ),
+    Seam(
         "openrlhf.trainer.ray.ppo_actor:NaiveReplayBuffer",
         REPLACE,
         "openrlhf_maxk.learner.buffer:GroupReplayBuffer",
