@@ -14,13 +14,13 @@ from openrlhf_maxk.experience.advantages import GroupAdvantages, group_advantage
 from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
 from openrlhf_maxk.learner.batch import GroupBatch
 from openrlhf_maxk.learner.buffer import count_steps, optimizer_steps
+from openrlhf_maxk.learner.lora import MergedBroadcast
 from openrlhf_maxk.learner.loss import GroupPolicyLoss
 from openrlhf_maxk.learner.status import StatusMean
 from openrlhf_maxk.options.maxk import options_of
-from openrlhf_maxk.upstream.seams import Upstream
 
 
-class GroupLearner(Upstream):
+class GroupLearner(MergedBroadcast):
     """In front of OpenRLHF's ``ActorPPOTrainer``: its own loop over optimizer steps, upstream's training step in it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

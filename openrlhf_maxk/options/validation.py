@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from openrlhf_maxk.options.adapter import adapter
 from openrlhf_maxk.options.counts import counts
 from openrlhf_maxk.options.inputs import disk, inputs
 from openrlhf_maxk.options.maxk import MaxKOptions, options_of
@@ -28,7 +29,7 @@ def validate(args: Any) -> MaxKOptions:
         raise BadOptions(str(error)) from None
     run = Run(args, maxk, is_cpu())
     refused = (line for rule in RULES for line in rule.lines(run))
-    wrong = [*counts(args, maxk), *refused, *inputs(args, maxk), *disk(args)]
+    wrong = [*counts(args, maxk), *refused, *inputs(args, maxk), *adapter(args), *disk(args)]
     if wrong:
         raise BadOptions("\n".join(wrong))
     return maxk
