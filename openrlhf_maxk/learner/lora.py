@@ -21,6 +21,8 @@ from torch.nn import Parameter
 from openrlhf_maxk.options.adapter import ALL_LINEAR
 from openrlhf_maxk.upstream.seams import Upstream
 
+GatheredParameters = deepspeed.zero.GatheredParameters  # there, it is another one during a broadcast
+
 
 class MergedWeight:
     """The weight of an adapted layer with the adapter merged in, to be read where upstream reads a parameter.
@@ -30,8 +32,9 @@ class MergedWeight:
 
     requires_grad = True  # it changes, unlike the parameter below it
 
-    def __init__(self, layer: LoraLayer) -> None:
-        self._layer: Any = layer
+    def __init__(self, layer: Any) -> None:
+        """``layer``: a ``LoraLayer``, which is a module as well."""
+        self._layer = layer
         self._weight = layer.get_base_layer().weight
         self.sources = [self._weight, *(p for name, p in layer.named_parameters() if name.startswith("lora_"))]
         self.dtype = self._weight.dtype
@@ -58,7 +61,7 @@ class MergedWeight:
 
 def merged_parameters(model: PeftModel) -> Iterator[tuple[str, Parameter | MergedWeight]]:
     """The parameters of the base model under its own names, in its order; those of adapted layers merged."""
-    base = model.get_base_model()
+    base: Any = model.get_base_model()
     adapted = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
     for name, parameter in base.named_parameters():
         layer, _, of_base = name.partition(".base_layer.")
@@ -74,9 +77,6 @@ def gathered(parameters: Sequence[Parameter | MergedWeight], enabled: bool = Tru
     sources = [s for p in parameters for s in (p.sources if isinstance(p, MergedWeight) else [p])]
     with GatheredParameters(sources, enabled=enabled):
         yield
-
-
-GatheredParameters = deepspeed.zero.GatheredParameters
 
 
 class MergedBroadcast(Upstream):
@@ -105,7 +105,7 @@ class MergedModel:
 
     def __init__(self, model: PeftModel, is_rank_0: bool) -> None:
         """Gather it; all ranks must take part."""
-        self._base = model.get_base_model()
+        self._base: Any = model.get_base_model()
         self.config = self._base.config
         self.adapter: dict[str, torch.Tensor] = {}
         self._weights: dict[str, torch.Tensor] = {}

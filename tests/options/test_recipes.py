@@ -1,4 +1,4 @@
-"""OpenRLHF's own RL scripts start here, or are refused for the reasons that the guide gives, and start as it says then."""
+"""OpenRLHF's own RL scripts start here, or are refused as the guide says, and start with what it gives instead."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ def _misses(package: str) -> bool:
 GROUPS = (
     Rule(
         "train.async_enable train.async_queue_size train.partial_rollout_enable",
-        "single samples of policies of several ages are queued; groups and ρ need one policy a group",
+        "completions are from policies of earlier steps, with partial rollouts from several in one completion, and "
+        "ρ is measured from the one policy of the step",
         LEAVE_OUT,
     ),
     Rule(
@@ -37,15 +38,21 @@ GROUPS = (
         "single samples are regrouped by length, across groups",
         LEAVE_OUT,
     ),
+    Rule("ds.packing_samples", "it is not tested with whole groups yet", LEAVE_OUT),
     Rule(
-        "ds.packing_samples ds.ring_attn_size ds.ring_attn_head_stride",
-        "it is not tested with whole groups yet",
-        LEAVE_OUT,
+        "ds.ring_attn_size ds.ring_attn_head_stride",
+        "the ranks of a ring need the same groups, and every rank is dealt its own; it needs packing, too",
+        "leave it out; for long completions, use --ds.zero_stage 3, --actor.gradient_checkpointing_enable and a "
+        "--train.micro_batch_size of one group or less",
     ),
-    Rule("ds.tensor_parallel_size", "it is not tested with whole groups yet", "use --ds.zero_stage 3"),
+    Rule(
+        "ds.tensor_parallel_size",
+        "its ranks need the same groups, and every rank is dealt its own",
+        "use --ds.zero_stage 3",
+    ),
     Rule(
         "data.max_images_per_prompt data.image_key actor.freeze_visual_encoder",
-        "groups of images are not supported",
+        "a group is asked of vLLM with the tokens of its prompt, and has no images",
         LEAVE_OUT,
     ),
 )
