@@ -70,7 +70,7 @@ WITH_CORRECTION = {"algo.advantage.is_correction_gating", "algo.advantage.is_cor
 @pytest.fixture
 def refusals(parsers, tmp_path, monkeypatch):
     """The lines that options are refused with on GPUs."""
-    (tmp_path / AGENT).write_text("")
+    (tmp_path / AGENT).write_text("class AgentExecutor: ...\n")
     make_reward(tmp_path / REWARD)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
