@@ -135,7 +135,7 @@ class MergedModel:
 
 
 def lora_of_the_models_dtype(get_peft_model: Callable[..., PeftModel]) -> Callable[..., PeftModel]:
-    """Make adapters in the dtype of the model: DeepSpeed keeps the float32 master copy, and wants one dtype.
+    """Make adapters in the dtype of the model, at every ZeRO stage: DeepSpeed keeps the float32 master copy.
 
     The name of all linear layers may be given where names of layers may.
     """

@@ -127,7 +127,7 @@ SEAMS: tuple[Seam, ...] = (
         "openrlhf.models.actor:get_peft_model",
         WRAP,
         "openrlhf_maxk.learner.lora:lora_of_the_models_dtype",
-        "peft makes adapters in float32, and DeepSpeed does not cast them where the model is partitioned already",
+        "peft makes adapters in float32, which DeepSpeed casts to the model's dtype below ZeRO-3 only",
         (("openrlhf.models.actor:Actor.__init__", "845a0988ec0c"),),
     ),
     Seam(

@@ -31,7 +31,7 @@ OPTIONS = {
     "ckpt__max_num": STEPS,
     "ckpt__load_enable": True,
 }
-AGREES = 3  # times the difference before any training, which is rounding
+AGREES = 5e-3  # nats a token: what rounding makes of it is below a thousandth
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["zero2", "zero3"])
@@ -53,10 +53,10 @@ def weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def test_vllm_samples_from_the_policy_that_the_learner_has(run):
     scalars = logged(run[0] / "tensorboard")
-    untrained, *later = scalars["train/rollout/sampler_mismatch"]
-    assert len(later) == STEPS - 1
-    assert max(later) < AGREES * untrained < 5e-3
-    assert scalars["train/kl"][-1] > 0.05  # nats a token from the base model
+    mismatch = scalars["train/rollout/sampler_mismatch"]
+    assert len(mismatch) == STEPS
+    assert max(mismatch) < AGREES
+    assert scalars["train/kl"][-1] > 20 * AGREES  # from the base model
 
 
 def test_the_adapter_on_the_base_model_is_the_model_that_is_saved(run):
@@ -93,6 +93,6 @@ def test_a_resumed_run_goes_on_with_its_adapter(run):
     whole, resumed = logged(folder / "tensorboard"), logged(folder / "resumed")
     mismatch = resumed["train/rollout/sampler_mismatch"]
     assert len(mismatch) == STEPS - 2
-    assert max(mismatch) < AGREES * whole["train/rollout/sampler_mismatch"][0]
+    assert max(mismatch) < AGREES
     assert resumed["train/kl"][0] > whole["train/kl"][0]  # not from the start
     assert (folder / "out" / "adapter" / "adapter_model.safetensors").is_file()

@@ -80,6 +80,7 @@ class Upstream:
     """Reads a policy's parameters as OpenRLHF's broadcast does."""
 
     def broadcast_to_vllm(self) -> None:
+        self.gathers_with = deepspeed.zero.GatheredParameters
         model = self.actor.model.module
         to_send = [(name, p) for name, p in model.named_parameters() if p.requires_grad or not self.actor.is_vlm]
         for name, parameter in to_send:
@@ -100,6 +101,7 @@ def test_the_broadcast_sends_merged_weights_and_afterwards_everything_is_as_it_w
     trainer = sender(model)
     trainer.broadcast_to_vllm()
     assert [name for name, _ in model.named_parameters()] == own
+    assert trainer.gathers_with is gathered
     assert deepspeed.zero.GatheredParameters is gather
     merged = dict(model.merge_and_unload().named_parameters())
     assert trainer.sent.keys() == merged.keys()
@@ -118,6 +120,7 @@ def test_a_policy_without_an_adapter_is_sent_by_upstream_alone(folder):
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     trainer = sender(model)
     trainer.broadcast_to_vllm()
+    assert trainer.gathers_with is deepspeed.zero.GatheredParameters
     assert trainer.sent.keys() == dict(model.named_parameters()).keys()
 
 
