@@ -184,6 +184,7 @@ def test_examples_run(name):
 def data(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "store.json").write_text("{}")
     pipeline.make_data(tmp_path / "train.jsonl", 8)
     return tmp_path
 

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from openrlhf_maxk.cli.common import parse_options
 from openrlhf_maxk.machine import ADAM_NOTE, gpu_bytes, has_flash_attn, no_compiling, problems
-from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
+from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments, options_of
 from openrlhf_maxk.options.memory import Shape, disk_warning, memory_warnings
 from openrlhf_maxk.options.run_record import OtherRun, is_done, options_record
 from openrlhf_maxk.options.run_record import write as write_record
@@ -86,12 +87,13 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     elif not has_flash_attn():
         parser.set_defaults(**{ATTENTION: "sdpa"})
     add_arguments(parser)
-    flat = parser.parse_args(argv)
-    args = hierarchize(flat)
+    flat, wrong = parse_options(parser, argv)
     try:
-        maxk = validate(args)
+        maxk = validate(hierarchize(flat))
     except BadOptions as error:
-        parser.exit(2, "".join(f"error: {line}\n" for line in str(error).splitlines()))
+        wrong += str(error).splitlines()
+    if wrong:
+        parser.exit(2, "".join(f"error: {line}\n" for line in wrong))
     _settle(flat, maxk)
     return flat, hierarchize(flat)
 

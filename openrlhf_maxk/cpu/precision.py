@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
-from unittest import mock
 
 import torch
 
@@ -30,32 +28,3 @@ def with_float32(convert_to_torch_dtype: Callable[[str], torch.dtype]) -> Callab
         return torch.float32 if param_dtype == FP32 else convert_to_torch_dtype(param_dtype)
 
     return convert
-
-
-def as_the_base_model(save_model: Callable[..., None]) -> Callable[..., None]:
-    """Let ``DeepspeedStrategy.save_model`` write what was trained in float32 in the dtype of the base model."""
-
-    def save(self: Any, model: Any, tokenizer: Any, output_dir: str, **kwargs: Any) -> None:
-        dtype = base_dtype(self.args.actor.model_name_or_path) if self.param_dtype == FP32 else None
-        if dtype is None:
-            save_model(self, model, tokenizer, output_dir, **kwargs)
-            return
-        module = self._unwrap_model(model)
-        save_pretrained = module.save_pretrained
-
-        def save_converted(folder: str, state_dict: dict[str, torch.Tensor], **options: Any) -> None:
-            converted = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state_dict.items()}
-            save_pretrained(folder, state_dict=converted, **options)
-            module.config.dtype = dtype  # upstream writes the configuration once more
-
-        with mock.patch.object(module, "save_pretrained", save_converted):
-            save_model(self, model, tokenizer, output_dir, **kwargs)
-
-    return save
-
-
-def base_dtype(model: str) -> torch.dtype | None:
-    """The dtype that a model's configuration names; None if it names none."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(model, trust_remote_code=True).dtype

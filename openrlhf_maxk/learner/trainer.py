@@ -15,14 +15,14 @@ from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
 from openrlhf_maxk.experience.sharding import row_tokens
 from openrlhf_maxk.learner.batch import GroupBatch
 from openrlhf_maxk.learner.buffer import count_steps, cut_by_count, cut_by_tokens, optimizer_steps
+from openrlhf_maxk.learner.lora import MergedBroadcast
 from openrlhf_maxk.learner.loss import GroupPolicyLoss
 from openrlhf_maxk.learner.status import StatusMean
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rows.check import OFF
-from openrlhf_maxk.upstream.seams import Upstream
 
 
-class GroupLearner(Upstream):
+class GroupLearner(MergedBroadcast):
     """In front of OpenRLHF's ``ActorPPOTrainer``: its own loop over optimizer steps, upstream's training step in it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_maxk.options.maxk import MaxKOptions
+from openrlhf_maxk.problems.store import INDEX
 from openrlhf_maxk.rewards.execution.backends import SANDBOX, is_remote
 from openrlhf_maxk.rewards.request import MATH
 
@@ -32,6 +34,11 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
             yield from _data(path.strip(), args)
     if maxk.problems and not Path(maxk.problems).is_dir():
         yield f"--maxk.problems {maxk.problems} is not a folder"
+    elif maxk.problems and not (Path(maxk.problems) / INDEX).is_file():
+        yield (
+            f"--maxk.problems {maxk.problems} holds no problems: it has no {INDEX}; "
+            "python -m openrlhf_maxk.cli.prepare makes such a folder"
+        )
     yield from _rewards(args, maxk)
 
 
@@ -62,11 +69,30 @@ def _rewards(args: Any, maxk: MaxKOptions) -> Iterator[str]:
                 yield f"{option} changes nothing without --maxk.problems: leave it out"
     if maxk.reward == MATH:
         yield from _golds(args, maxk)
-    agent = args.train.agent_func_path
-    if agent and not Path(agent).is_file():
-        yield f"--train.agent_func_path {agent} does not exist"
-    if args.reward.remote_url and args.reward.remote_url.endswith(".py") and not Path(args.reward.remote_url).is_file():
-        yield f"--reward.remote_url {args.reward.remote_url} does not exist"
+    if args.train.agent_func_path:
+        yield from _python("--train.agent_func_path", args.train.agent_func_path, "AgentExecutor")
+    if args.reward.remote_url and args.reward.remote_url.endswith(".py"):
+        yield from _python("--reward.remote_url", args.reward.remote_url, "reward_func")
+
+
+def _python(option: str, file: str, name: str) -> Iterator[str]:
+    """A Python file must be there, be Python, and seem to define ``name``; it is not run."""
+    if not Path(file).is_file():
+        yield f"{option} {file} does not exist"
+        return
+    try:
+        nodes = list(ast.walk(ast.parse(Path(file).read_bytes())))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        yield f"{option} {file}{f', line {line}' * bool(line)}: not Python ({getattr(error, 'msg', error)})"
+        return
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    defined |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined |= {
+        alias.asname or alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    if not defined & {name, "*"}:
+        yield f"{option} {file} defines no {name}"
 
 
 def _golds(args: Any, maxk: MaxKOptions) -> Iterator[str]:

@@ -218,3 +218,17 @@ def options_of(args: Any) -> MaxKOptions:
     if namespace is not None:
         return MaxKOptions.make(**{f.name: getattr(namespace, f.name) for f in fields(MaxKOptions)})
     return MaxKOptions.make(**json.loads(os.environ.get(ENVIRONMENT, "{}")))
+
+
+def good_and_bad(args: Any) -> tuple[MaxKOptions, list[str]]:
+    """As :func:`options_of` for parsed arguments: with the default where a value is bad, and a line for each."""
+    good, bad = {}, []
+    for option in fields(MaxKOptions):
+        value = getattr(args.maxk, option.name)
+        try:
+            MaxKOptions.make(**{option.name: value})
+        except ValueError as error:
+            bad.append(str(error))
+        else:
+            good[option.name] = value
+    return MaxKOptions.make(**good), bad

@@ -59,6 +59,13 @@ class Shape:
         layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
         return self.layers * layer + self.hidden + (2 - self.tied) * self.vocabulary * self.hidden
 
+    def trained(self, rank: int) -> int:
+        """How many are trained: all, or with LoRA of ``rank`` two factors of it for each projection, at most."""
+        if not rank:
+            return self.parameters
+        attention = 4 * self.hidden + 2 * self.head_size * (self.heads + self.key_value_heads)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
+
 
 def learner_bytes(shape: Shape, args: Any, rows: bool = True) -> dict[str, float]:
     """What a learner rank holds at its peak, by what it is for; the reference model where it shares the GPU.
@@ -67,8 +74,8 @@ def learner_bytes(shape: Shape, args: Any, rows: bool = True) -> dict[str, float
     """
     ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
     stage, width = args.ds.zero_stage, 4 if args.ds.param_dtype == "fp32" else 2
-    offloaded = args.ds.adam_offload
-    weights = width * shape.parameters / (ranks if stage == 3 else 1)
+    offloaded, trained = args.ds.adam_offload, shape.trained(args.ds.lora.rank)
+    weights = width * shape.parameters / (ranks if stage == 3 else 1)  # an adapter's are next to nothing
     samples, longest = args.train.micro_batch_size, args.data.max_len
     tokens = samples * longest
     logits = tokens * shape.vocabulary
@@ -86,8 +93,8 @@ def learner_bytes(shape: Shape, args: Any, rows: bool = True) -> dict[str, float
     shared = args.algo.kl.init_coef > 0 and (args.train.colocate_all or args.train.colocate_actor_ref)
     return {
         "weights": weights,
-        "gradients": 0 if offloaded else width * shape.parameters / (ranks if stage >= 2 else 1),
-        "optimizer": 0 if offloaded else OPTIMIZER * shape.parameters / (ranks if stage >= 1 else 1),
+        "gradients": 0 if offloaded else width * trained / (ranks if stage >= 2 else 1),
+        "optimizer": 0 if offloaded else OPTIMIZER * trained / (ranks if stage >= 1 else 1),
         "activations": layers + LOGIT * logits,
         "reference": weights if shared else 0,
     }
@@ -104,7 +111,8 @@ def engine_bytes(shape: Shape, args: Any) -> dict[str, float]:
 
 def checkpoint_bytes(shape: Shape, args: Any) -> float:
     """The size of one checkpoint: weights and the optimizer's state."""
-    return ((4 if args.ds.param_dtype == "fp32" else 2) + OPTIMIZER) * shape.parameters
+    width = 4 if args.ds.param_dtype == "fp32" else 2
+    return width * shape.parameters + OPTIMIZER * shape.trained(args.ds.lora.rank)
 
 
 def memory_warnings(shape: Shape, args: Any, gpu: float, rows: bool = True) -> list[str]:

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 FILE = "maxk_run.json"
-# Options that change what is shown or where, not what is learnt; and a name that holds the time of day.
-IGNORED = ("logger.", "maxk.verbose", "maxk.reward_", "maxk.runner", "ckpt.", "local_rank", "reward.remote_url")
+# Options (or how they start) that change nothing that is learnt: what is shown, where it stands, what fits into memory.
+# Numbers of learner ranks are not among them: each loads its own part of a checkpoint.
+IGNORED = (
+    *("logger.", "ckpt.", "eval.", "vllm.", "ref.", "local_rank", "train.colocate_", "data.dataloader_num_workers"),
+    *("maxk.verbose", "maxk.reward_", "maxk.runner"),
+    *("reward.remote_url", "reward.num_", "reward.offload"),
+    *("rollout.micro_batch_size", "train.micro_batch_size", "actor.gradient_checkpointing_", "ds.enable_sleep"),
+)
 
 
 class OtherRun(ValueError):
@@ -19,8 +25,11 @@ class OtherRun(ValueError):
 
 def options_record(flat: argparse.Namespace) -> dict[str, Any]:
     """What identifies a run, as plain JSON values."""
-    chosen = {name: value for name, value in vars(flat).items() if not name.startswith(IGNORED)}
-    return json.loads(json.dumps(chosen, default=str, sort_keys=True))
+    return json.loads(json.dumps(_learnt(vars(flat)), default=str, sort_keys=True))
+
+
+def _learnt(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if not name.startswith(IGNORED)}
 
 
 def read(folder: str) -> dict[str, Any] | None:
@@ -52,17 +61,19 @@ def is_done(flat: argparse.Namespace) -> bool:
     output, checkpoints = getattr(flat, "ckpt.output_dir"), getattr(flat, "ckpt.path")
     finished = read(output)
     if finished is not None:
-        _same(finished, record, output, "--ckpt.output_dir")
+        _same(finished, record, output, "choose another --ckpt.output_dir, or remove it")
         return True
     if getattr(flat, "ckpt.load_enable"):
         started = read(checkpoints)
         if started is not None:
-            _same(started, record, checkpoints, "--ckpt.path")
+            insist = f"choose another --ckpt.path, or remove {FILE} there to go on with the options as they are now"
+            _same(started, record, checkpoints, insist)
     return False
 
 
-def _same(found: dict[str, Any], wanted: dict[str, Any], folder: str, option: str) -> None:
+def _same(found: dict[str, Any], wanted: dict[str, Any], folder: str, instead: str) -> None:
+    found = _learnt(found)  # it may have been left by a release that ignored less
     names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     if names:
         changes = "; ".join(f"--{name} was {found.get(name)}, is {wanted.get(name)}" for name in names[:4])
-        raise OtherRun(f"{folder} holds a run with other options ({changes}): choose another {option}, or remove it")
+        raise OtherRun(f"{folder} holds a run with other options ({changes}): {instead}")

@@ -47,6 +47,7 @@ PASSED = {
         ds.zero_stage ds.param_dtype ds.zpg ds.adam_offload ds.enable_sleep ds.grad_accum_dtype ds.overlap_comm
         ds.deepcompile ds.attn_implementation ds.experts_implementation ds.use_liger_kernel
         ds.packing_samples train.seed train.full_determinism_enable""",
+    "LoRA": "ds.lora.rank ds.lora.alpha ds.lora.target_modules ds.lora.dropout",
     "data": """
         data.prompt_dataset data.prompt_probs data.prompt_split data.input_key data.label_key data.input_template
         data.apply_chat_template data.max_samples data.dataloader_num_workers""",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from openrlhf_maxk.options.adapter import adapter
 from openrlhf_maxk.options.counts import counts
 from openrlhf_maxk.options.inputs import disk, inputs
-from openrlhf_maxk.options.maxk import MaxKOptions, options_of
+from openrlhf_maxk.options.maxk import MaxKOptions, good_and_bad
 from openrlhf_maxk.options.refusals.rule import Run
 from openrlhf_maxk.options.table import RULES
 from openrlhf_maxk.platform import is_cpu
@@ -22,13 +23,10 @@ def validate(args: Any) -> MaxKOptions:
     Raises:
         BadOptions: with all that is wrong, each with its fix.
     """
-    try:
-        maxk = options_of(args)
-    except ValueError as error:
-        raise BadOptions(str(error)) from None
+    maxk, bad = good_and_bad(args)
     run = Run(args, maxk, is_cpu())
     refused = (line for rule in RULES for line in rule.lines(run))
-    wrong = [*counts(args, maxk), *refused, *inputs(args, maxk), *disk(args)]
+    wrong = [*bad, *counts(args, maxk), *refused, *inputs(args, maxk), *adapter(args), *disk(args)]
     if wrong:
         raise BadOptions("\n".join(wrong))
     return maxk

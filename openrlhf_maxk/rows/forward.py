@@ -67,7 +67,7 @@ class GroupRows(Upstream):
     ) -> tuple[torch.Tensor, Any]:
         layout = RowLayout.of(sequences, attention_mask, action_mask).to(sequences.device)
         head = self.model.get_output_embeddings()
-        vocabulary = head.weight.shape[0] if head.weight.dim() == 2 else self.model.config.vocab_size
+        vocabulary = getattr(head.weight, "ds_shape", head.weight.shape)[0]  # ZeRO-3 keeps a part of it
         # A row without actions still goes through the output layer, so that ranks stay in step.
         none = len(layout.targets) == 0
         sources, targets = (layout.sources.new_zeros(1),) * 2 if none else (layout.sources, layout.targets)

@@ -148,6 +148,20 @@ SEAMS: tuple[Seam, ...] = (
         (("openrlhf.trainer.ppo_trainer:compute_eval_metrics", "6bacef13e26a"),),
     ),
     Seam(
+        "openrlhf.models.actor:get_peft_model",
+        WRAP,
+        "openrlhf_maxk.learner.lora:lora_of_the_models_dtype",
+        "peft makes adapters in float32, which DeepSpeed casts to the model's dtype below ZeRO-3 only",
+        (("openrlhf.models.actor:Actor.__init__", "845a0988ec0c"),),
+    ),
+    Seam(
+        "openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model",
+        WRAP,
+        "openrlhf_maxk.learner.saving:as_users_load_it",
+        "LoRA is saved merged as well, and what was trained in float32 in the dtype of the base model",
+        (("openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model", "576c88c2f7e0"),),
+    ),
+    Seam(
         "openrlhf.models.ring_attn_utils",
         MODULE,
         "openrlhf_maxk.cpu.ring_attention",
@@ -185,14 +199,6 @@ SEAMS: tuple[Seam, ...] = (
         "openrlhf_maxk.cpu.precision:with_float32",
         "--ds.param_dtype knows bf16 and fp16 only, whose arithmetic most CPUs do not have",
         (("openrlhf.utils.utils:convert_to_torch_dtype", "9c59d2aa5133"),),
-        cpu=True,
-    ),
-    Seam(
-        "openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model",
-        WRAP,
-        "openrlhf_maxk.cpu.precision:as_the_base_model",
-        "what was trained in float32 is saved in the dtype of the base model",
-        (("openrlhf.utils.deepspeed.deepspeed:DeepspeedStrategy.save_model", "576c88c2f7e0"),),
         cpu=True,
     ),
     Seam(

@@ -48,6 +48,37 @@ def test_paths_are_absolute_for_actors_that_work_elsewhere(folder):
     assert args.data.prompt_dataset == values["data.prompt_dataset"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--maxk.objectve", "grpo"], "--maxk.objectve is not an option: did you mean --maxk.objective?"),
+        (
+            ["--rollout.nsamples_per_prompt=8"],
+            "--rollout.nsamples_per_prompt is not an option: did you mean --rollout.n_samples_per_prompt?",
+        ),
+        (["--xyz"], "--xyz is not an option: --help lists all of them"),
+        (["grpo"], "grpo belongs to no option"),
+        (["--maxk.loss", "gspo"], "--maxk.loss: invalid choice: 'gspo' (choose from"),
+        (["--train.seed", "one"], "--train.seed: invalid int value: 'one'"),
+        (["--maxk.k"], "--maxk.k: expected one argument"),
+        (["--ckpt.max", "3"], "ambiguous option: --ckpt.max could match --ckpt.max_num, --ckpt.max_mem"),
+    ],
+)
+def test_a_mistyped_option_is_said_in_one_line(folder, capsys, words, said):
+    with pytest.raises(SystemExit) as exit:
+        train.parse([*pipeline.arguments(folder), *words])
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+def test_a_mistyped_option_hides_nothing_else(folder, capsys):
+    with pytest.raises(SystemExit):
+        train.parse([*pipeline.arguments(folder, train__batch_size=0), "--maxk.objectve", "grpo"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["--maxk.objectve", "--train.batch_size"]
+
+
 def test_names_that_are_no_paths_stay_as_they_are(folder):
     urls = "http://a:1/score,http://b:2/score"
     values, _ = parse(folder, actor__model_name_or_path="Qwen/Qwen2.5-0.5B", reward__remote_url=urls)

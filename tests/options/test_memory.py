@@ -31,6 +31,7 @@ def options(**changes: object) -> SimpleNamespace:
         "ds.zero_stage": 3,
         "ds.param_dtype": "bf16",
         "ds.adam_offload": False,
+        "ds.lora.rank": 0,
         "train.micro_batch_size": 8,
         "train.colocate_all": False,
         "train.colocate_actor_ref": True,
@@ -72,6 +73,7 @@ def test_parameters_of_known_models(model, parameters):
 
 
 def test_the_shape_is_read_from_a_configuration_and_counts_what_is_there():
+    from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -87,6 +89,9 @@ def test_the_shape_is_read_from_a_configuration_and_counts_what_is_there():
     model = Qwen2ForCausalLM(config)
     assert shape is not None
     assert shape.parameters == sum(p.numel() for name, p in model.named_parameters() if not name.endswith("bias"))
+    adapter = get_peft_model(model, LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert shape.trained(3) == sum(p.numel() for p in adapter.parameters() if p.requires_grad)
+    assert shape.trained(0) == shape.parameters
     assert Shape.of(SimpleNamespace(num_experts=8)) is None
     assert Shape.of(SimpleNamespace(d_model=8)) is None
 
@@ -103,6 +108,10 @@ def test_seven_billion_parameters_in_bfloat16():
     assert [two[part] / p for part in ("weights", "gradients", "optimizer")] == [2, 0.5, 3]
     offloaded = memory.learner_bytes(SEVEN, options(ds__adam_offload=True, algo__kl__init_coef=0))
     assert [offloaded[part] for part in ("gradients", "optimizer", "reference")] == [0, 0, 0]
+    adapter, trained = options(ds__lora__rank=16, actor__num_gpus_per_node=1), SEVEN.trained(16)
+    with_lora = memory.learner_bytes(SEVEN, adapter)
+    assert [with_lora[part] for part in ("weights", "gradients", "optimizer")] == [2 * p, 2 * trained, 12 * trained]
+    assert memory.checkpoint_bytes(SEVEN, adapter) == 2 * p + 12 * trained
 
 
 def test_activations_grow_with_tokens_and_shrink_with_checkpointing():

@@ -161,6 +161,23 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(tmp_path):
     assert not run_record.is_done(flat(tmp_path, **{"ckpt.load_enable": True, "maxk.k": "2"}))
 
 
+def test_what_changes_nothing_learnt_may_differ(tmp_path):
+    """After running out of memory, a run goes on with what the guide says then; an older record has more options."""
+    before = {
+        "train.micro_batch_size": 16,
+        "vllm.gpu_memory_utilization": 0.9,
+        "actor.gradient_checkpointing_enable": False,
+        "eval.steps": -1,
+        "ckpt.load_enable": True,
+    }
+    after = {**before, **dict.fromkeys(list(before)[:4], True)}
+    record = {**run_record.options_record(flat(tmp_path)), **before}
+    run_record.write(str(tmp_path / "checkpoints"), record)
+    assert not run_record.is_done(flat(tmp_path, **after))
+    with pytest.raises(OtherRun, match=r"--train.seed was 1, is 2\): .*or remove maxk_run.json there to go on"):
+        run_record.is_done(flat(tmp_path, **after, **{"train.seed": 2}))
+
+
 def test_a_damaged_record_is_an_error_with_its_fix(tmp_path):
     run_record.write(str(tmp_path / "out"), {"a": 1})
     file = tmp_path / "out" / run_record.FILE

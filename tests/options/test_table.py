@@ -27,6 +27,8 @@ MODEL = {"reward__remote_url": None, "reward__model_name_or_path": "m"}
 EVALUATION = {"eval__dataset": "owner/data", "eval__steps": 1}
 SAVED = {"ckpt__save_steps": 1}
 GPU = {"cpu": False}
+LORA = {"ds__lora__rank": 4}
+MUON = {"actor__optim": "muon", "actor__max_norm": 0}
 STAGE_3 = {"ds__zero_stage": 3}
 COLOCATED = {"train__colocate_all": True}
 
@@ -62,11 +64,6 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
     ("actor.eps_clip", {"actor__eps_clip": 0.1, **SCORE}, {"actor__eps_clip": 0.1}),
     ("algo.advantage.is_correction_level", {**TOKEN, **SCORE}, TOKEN, SCORE),
     ("actor.dual_clip", {"actor__dual_clip": 3}, {"actor__dual_clip": 3, **KL}),
-    (
-        "actor.eps_clip_low_high",
-        {"actor__eps_clip_low_high": [0.2, 0.3]},
-        {"actor__eps_clip_low_high": [0.2, 0.3], **CONTRAST},
-    ),
     ("actor.eps_clip", {"actor__eps_clip": 0.1, "actor__eps_clip_low_high": [0.1, 0.3]}, {"actor__eps_clip": 0.1}),
     (
         "actor.eps_clip",
@@ -165,6 +162,11 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
         {"train__dynamic_batch_enable": True, **MODEL},
         {"train__dynamic_batch_enable": True, "without": "flash_attn"},
     ),
+    ("ds.lora.rank", {"ds__lora__rank": -1}, LORA, {"ds__lora__rank": 0}),
+    ("ds.lora.alpha", {"ds__lora__target_modules": ["q_proj"]}, {"ds__lora__target_modules": ["q_proj"], **LORA}),
+    ("ds.lora.alpha", {"ds__lora__alpha": 0, **LORA}, {"ds__lora__alpha": 1, **LORA}),
+    ("ds.lora.dropout", {"ds__lora__dropout": 0.1, **LORA}, {"ds__lora__dropout": 0, **LORA}),
+    ("actor.optim", {**MUON, **LORA}, MUON, LORA),
     ("ds.param_dtype", {"ds__param_dtype": "fp16"}, {"ds__param_dtype": "bf16"}),
     (
         "ds.use_liger_kernel",

@@ -128,12 +128,32 @@ REFUSED = {
     "input key": ({"data__input_key": "question"}, ["line 1: no field 'question' (--data.input_key)", "'input'"]),
     "label key": ({"data__label_key": "answer"}, ["line 1: no field 'answer' (--data.label_key)", "'label'"]),
     "maxk option": ({"maxk__delta_clip": 0}, ["--maxk.delta_clip 0.0 must be above 0"]),
+    "reward file without its function": (
+        {"reward__remote_url": "broken/other.py"},
+        ["--reward.remote_url broken/other.py defines no reward_func"],
+    ),
+    "reward file that is not Python": (
+        {"reward__remote_url": "broken/syntax.py"},
+        ["--reward.remote_url broken/syntax.py, line 2: not Python"],
+    ),
+    "agent file without its class": (
+        {"train__agent_func_path": "broken/other.py", "reward__remote_url": None},
+        ["--train.agent_func_path broken/other.py defines no AgentExecutor"],
+    ),
+    "a folder without problems": (
+        {"maxk__problems": "broken", "reward__remote_url": None},
+        ["--maxk.problems broken holds no problems: it has no store.json", "openrlhf_maxk.cli.prepare"],
+    ),
     "objective": ({"maxk__objective": "best"}, ["no objective named 'best'; known:"]),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_work_is_refused(refused, name):
+def test_what_cannot_work_is_refused(refused, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "other.py").write_text("def reward(queries, prompts, labels): ...\n")
+    (tmp_path / "broken" / "syntax.py").write_text("x = 1\ndef reward_func(queries, prompts, labels) ...\n")
     changes, parts = REFUSED[name]
     lines = refused(**changes)
     assert any(all(part in line for part in parts) for line in lines), lines
@@ -157,8 +177,30 @@ def test_numbers_that_just_fit_pass(check, changes):
 
 
 def test_an_agent_gives_rewards(check, tmp_path):
-    (tmp_path / "agent.py").write_text("")
+    (tmp_path / "agent.py").write_text("class AgentExecutor: ...\n")
     check(reward__remote_url=None, train__agent_func_path=tmp_path / "agent.py")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "reward_func = lambda queries, prompts, labels: queries\n",
+        "from mine import score as reward_func\n",
+        "from mine import *\n",
+        "if True:\n    async def reward_func(queries, prompts, labels): ...\n",
+        "\ufeff# -*- coding: utf-8 -*-\ndef reward_func(queries, prompts, labels): ...\n",
+    ],
+)
+def test_a_reward_function_may_be_made_in_any_way(check, tmp_path, source):
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    check(reward__remote_url=tmp_path / "mine.py")
+
+
+def test_bad_options_of_this_package_hide_nothing(refused):
+    lines = refused(maxk__delta_clip=0, maxk__k="x", maxk__max_lost=2, train__batch_size=0, critic__max_norm=2)
+    assert [line.split()[0] for line in lines] == [
+        *("--maxk.k", "--maxk.delta_clip", "--maxk.max_lost", "--train.batch_size", "--critic.max_norm")
+    ]
 
 
 COUNTS = st.integers(-1, 40)

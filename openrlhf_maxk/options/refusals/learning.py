@@ -131,13 +131,6 @@ LOSS = (
         holds=_never_negative,
     ),
     Rule(
-        "actor.eps_clip_low_high",
-        "the lower bound is for negative advantages, and there are none",
-        "give the upper bound as --actor.eps_clip, or use --maxk.baseline leave_one_out",
-        when="with --maxk.baseline marginal and no KL in the rewards",
-        holds=_never_negative,
-    ),
-    Rule(
         "actor.eps_clip",
         "it is not looked at",
         "give one of them",

@@ -18,6 +18,10 @@ def _on_gpu(run: Run) -> bool:
     return not run.cpu
 
 
+def _has_adapter(run: Run) -> bool:
+    return run.args.ds.lora.rank > 0
+
+
 def _misses(package: str) -> bool:
     return find_spec(package) is None
 
@@ -25,7 +29,8 @@ def _misses(package: str) -> bool:
 GROUPS = (
     Rule(
         "train.async_enable train.async_queue_size train.partial_rollout_enable",
-        "single samples of policies of several ages are queued; groups and ρ need one policy a group",
+        "completions are from policies of earlier steps, with partial rollouts from several in one completion, and "
+        "ρ is measured from the one policy of the step",
         LEAVE_OUT,
     ),
     Rule(
@@ -51,24 +56,68 @@ GROUPS = (
     ),
     Rule(
         "ds.ring_attn_size ds.ring_attn_head_stride",
-        "it is not tested with whole groups yet",
-        LEAVE_OUT,
+        "the ranks of a ring need the same groups, and every rank is dealt its own; it needs packing, too",
+        "leave it out; for long completions, use --ds.zero_stage 3, --actor.gradient_checkpointing_enable and a "
+        "--train.micro_batch_size of one group or less",
     ),
-    Rule("ds.tensor_parallel_size", "it is not tested with whole groups yet", "use --ds.zero_stage 3"),
+    Rule(
+        "ds.tensor_parallel_size",
+        "its ranks need the same groups, and every rank is dealt its own",
+        "use --ds.zero_stage 3",
+    ),
     Rule(
         "data.max_images_per_prompt data.image_key actor.freeze_visual_encoder",
-        "groups of images are not supported",
+        "a group is asked of vLLM with the tokens of its prompt, and has no images",
         LEAVE_OUT,
     ),
 )
 
-WEIGHTS = (
+LORA = (
     Rule(
-        "ds.lora.rank ds.lora.alpha ds.lora.target_modules ds.lora.dropout",
-        "OpenRLHF sends vLLM LoRA's own parameter names, which it does not know",
-        LEAVE_OUT,
+        "ds.lora.rank",
+        "it is the number of columns of a matrix",
+        "use a number such as 16, or 0 to train all weights",
+        values="below 0",
+        bad=lambda rank: rank < 0,
     ),
-    Rule("ds.load_in_4bit", "weights in 4 bits are trained through LoRA only, which is refused", LEAVE_OUT),
+    Rule(
+        "ds.lora.alpha ds.lora.target_modules ds.lora.dropout",
+        "there is no adapter that it could be about",
+        ADD_IT,
+        when="without --ds.lora.rank",
+        holds=lambda run: run.args.ds.lora.rank == 0,
+    ),
+    Rule(
+        "ds.lora.alpha",
+        "the adapter is scaled by it, over its rank",
+        "use a number such as 16",
+        values="0 and below",
+        bad=lambda alpha: alpha <= 0,
+    ),
+    Rule(
+        "ds.lora.dropout",
+        "ρ and the loss would be those of another network in every pass, and not of the policy that vLLM samples from",
+        LEAVE_OUT,
+        when="with --ds.lora.rank",
+        holds=_has_adapter,
+    ),
+    Rule(
+        "actor.optim",
+        "it orthogonalizes the update of a weight, and an adapter has only factors of one",
+        "leave it out",
+        when="with --ds.lora.rank",
+        holds=_has_adapter,
+        values="`muon`",
+        bad=lambda optimizer: optimizer == "muon",
+    ),
+    Rule(
+        "ds.load_in_4bit",
+        "vLLM gets the weights with the adapter merged in, and weights packed in 4 bits have no room for it",
+        "leave it out; with --ds.lora.rank alone, base weights have no gradients and no optimizer state",
+    ),
+)
+
+WEIGHTS = (
     Rule(
         "ds.param_dtype",
         "OpenRLHF starts vLLM in bfloat16, and it takes weights of no other type",
@@ -226,4 +275,4 @@ PLATFORM = (
     ),
 )
 
-RULES = (*GROUPS, *WEIGHTS, *VLLM, *DEEPSPEED, *PLATFORM)
+RULES = (*GROUPS, *LORA, *WEIGHTS, *VLLM, *DEEPSPEED, *PLATFORM)

@@ -1,0 +1,267 @@
+"""The options of OpenRLHF's own RL example scripts, by the script's name; paths and hosts are ours.
+
+Where a script has an option by an older name (importance-sampling correction), it is given as OpenRLHF 0.11.2 has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Options = dict[str, Any]  # True: a flag; a list: several values
+
+REWARD, AGENT = "reward.py", "agent.py"  # files in the folder of the test
+
+
+def gpus(count: int, *models: str) -> Options:
+    """One node for each of the models."""
+    return {f"{m}.{name}": n for m in models for name, n in (("num_nodes", 1), ("num_gpus_per_node", count))}
+
+
+def engines(count: int, parallel: int, share: float | None = None) -> Options:
+    return {
+        "vllm.num_engines": count,
+        "vllm.tensor_parallel_size": parallel,
+        "vllm.sync_backend": "nccl",
+        **({} if share is None else {"vllm.gpu_memory_utilization": share}),
+    }
+
+
+HYBRID = {"train.colocate_all": True, "vllm.enforce_eager": True, "vllm.enable_sleep": True, "ds.enable_sleep": True}
+CHAT = {"data.input_key": "context_messages", "data.apply_chat_template": True}
+MATH = {"data.input_key": "prompt", "data.label_key": "label", "data.apply_chat_template": True}
+ZERO_3 = {"ds.zero_stage": 3, "ds.param_dtype": "bf16", "actor.gradient_checkpointing_enable": True}
+LLAMA = {
+    "actor.model_name_or_path": "OpenRLHF/Llama-3-8b-sft-mixture",
+    "data.prompt_dataset": "OpenRLHF/prompt-collection-v0.1",
+    "data.max_len": 2048,
+    "train.max_epochs": 1,
+    "actor.adam.lr": 5e-7,
+    "ds.packing_samples": True,
+    **CHAT,
+    **ZERO_3,
+}
+PPO = {
+    **LLAMA,
+    "data.max_samples": 100000,
+    "train.batch_size": 128,
+    "rollout.batch_size": 1024,
+    "critic.adam.lr": 9e-6,
+    "algo.kl.init_coef": 0.01,
+    "reward.normalize_enable": True,
+}
+BATCHES = {"train.micro_batch_size": 8, "rollout.micro_batch_size": 16}
+KL_K2 = {"algo.kl.use_loss": True, "algo.kl.estimator": "k2"}
+DYNAMIC = {"train.dynamic_batch_enable": True, "ds.packing_samples": True}
+FILTER = {"algo.dynamic_filtering_enable": True, "algo.dynamic_filtering_range": [0, 1]}
+CLIP = {"algo.advantage.is_correction_level": "token", "algo.advantage.is_correction_mode": "clip"}
+MASK = {"algo.advantage.is_correction_level": "token", "algo.advantage.is_correction_mode": "mask"}
+SAVED = {"ckpt.save_hf": True, "ckpt.save_steps": 10}
+AGENTS = {
+    "actor.model_name_or_path": "Qwen/Qwen3-4B-Thinking-2507",
+    "train.agent_func_path": AGENT,
+    "data.prompt_dataset": "zhuzilin/dapo-math-17k",
+    "data.max_len": 74240,
+    "data.max_samples": 128000,
+    "rollout.max_new_tokens": 64000,
+    "rollout.batch_size": 128,
+    "rollout.n_samples_per_prompt": 8,
+    "rollout.micro_batch_size": 8,
+    "rollout.max_tokens_per_gpu": 32768,
+    "train.batch_size": 1024,
+    "train.micro_batch_size": 1,
+    "train.max_tokens_per_gpu": 16192,
+    "train.max_epochs": 1,
+    "train.num_episodes": 1,
+    "train.colocate_all": True,
+    "ds.enable_sleep": True,
+    "ds.ring_attn_size": 2,
+    "ds.ring_attn_head_stride": 2,
+    "vllm.enforce_eager": True,
+    "algo.advantage.estimator": "reinforce_baseline",
+    "algo.kl.init_coef": 1e-5,
+    "actor.adam.lr": 5e-7,
+    "actor.entropy_coef": 0.0,
+    "ckpt.load_enable": True,
+    "ckpt.max_num": 3,
+    "logger.logging_steps": 1,
+    "eval.steps": -1,
+    **gpus(4, "ref", "actor"),
+    **MATH,
+    **KL_K2,
+    **DYNAMIC,
+    **FILTER,
+    **MASK,
+    **SAVED,
+    **ZERO_3,
+}
+
+RECIPES: dict[str, Options] = {
+    "train_dapo_ray_hybrid_engine.sh": {
+        **LLAMA,
+        **gpus(8, "ref", "actor"),
+        **engines(4, 2, 0.6),
+        **HYBRID,
+        **BATCHES,
+        **FILTER,
+        **CLIP,
+        "reward.remote_url": REWARD,
+        "algo.advantage.estimator": "group_norm",
+        "algo.advantage.gamma": 1.0,
+        "algo.kl.init_coef": 1e-3,
+        "algo.kl.use_loss": True,
+        "algo.kl.estimator": "k3",
+        "actor.eps_clip_low_high": [0.2, 0.27],
+        "train.batch_size": 128,
+        "rollout.batch_size": 128,
+        "rollout.n_samples_per_prompt": 8,
+        "data.max_samples": 20000,
+        "ckpt.save_steps": 20,
+        "ckpt.save_hf": True,
+    },
+    "train_ppo_ray_hybrid_engine.sh": {
+        **PPO,
+        **gpus(8, "ref", "reward", "critic", "actor"),
+        **engines(4, 2, 0.5),
+        **HYBRID,
+        **DYNAMIC,
+        **CLIP,
+        "reward.model_name_or_path": "OpenRLHF/Llama-3-8b-rm-700k",
+        "rollout.n_samples_per_prompt": 1,
+        "train.max_tokens_per_gpu": 16384,
+        "ckpt.save_hf": True,
+    },
+    "train_ppo_ray_slurm.sh": {
+        **PPO,
+        **gpus(4, "ref", "reward", "critic", "actor"),
+        **engines(4, 2),
+        **BATCHES,
+        "reward.model_name_or_path": "OpenRLHF/Llama-3-8b-rm-mixture",
+        "train.colocate_critic_reward": True,
+        "train.colocate_actor_ref": True,
+        "ds.adam_offload": True,
+        "logger.wandb.key": "key",
+    },
+    "train_ppo_with_reward_fn.sh": {
+        **PPO,
+        **gpus(2, "ref", "critic", "actor"),
+        **engines(2, 2),
+        **BATCHES,
+        "reward.remote_url": REWARD,
+        "train.colocate_actor_ref": True,
+        "ds.adam_offload": True,
+        "ds.attn_implementation": "flash_attention_2",
+        "logger.wandb.key": "key",
+    },
+    "train_prorlv2_math_hybrid_engine.sh": {
+        **gpus(8, "ref", "actor"),
+        **engines(8, 1, 0.75),
+        **HYBRID,
+        **MATH,
+        **ZERO_3,
+        **KL_K2,
+        **DYNAMIC,
+        **FILTER,
+        **MASK,
+        "algo.advantage.is_correction_threshold": [0.5, 5.0],
+        "actor.model_name_or_path": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+        "reward.remote_url": REWARD,
+        "reward.stop_properly_penalty_coef": 0.0,
+        "algo.advantage.estimator": "reinforce_baseline",
+        "algo.advantage.gamma": 1.0,
+        "algo.kl.init_coef": 1e-4,
+        "actor.eps_clip_low_high": [0.2, 0.27],
+        "actor.adam.lr": 1e-6,
+        "train.batch_size": 1024,
+        "train.num_episodes": 100,
+        "train.max_tokens_per_gpu": 32768,
+        "rollout.batch_size": 512,
+        "rollout.n_samples_per_prompt": 16,
+        "rollout.max_new_tokens": 8192,
+        "data.max_len": 9216,
+        "data.prompt_dataset": "OpenRLHF/dapo-math-17k",
+        "eval.dataset": "OpenRLHF/aime-2024",
+        "eval.steps": 5,
+        "eval.temperature": 1.0,
+        "eval.n_samples_per_prompt": 4,
+        "ckpt.save_steps": 5,
+        "ckpt.save_hf": True,
+    },
+    "train_reinforce_baseline_hybrid_engine.sh": {**AGENTS, **engines(2, 2, 0.7)},
+    "train_reinforce_baseline_ray_agent_async.sh": {
+        **AGENTS,
+        **engines(2, 2, 0.95),
+        "train.async_enable": True,
+        "train.partial_rollout_enable": True,
+    },
+    "train_vlm_math_hybrid_engine.sh": {
+        **gpus(4, "ref", "actor"),
+        **engines(4, 1, 0.7),
+        **HYBRID,
+        **MATH,
+        **ZERO_3,
+        **KL_K2,
+        "actor.model_name_or_path": "Qwen/Qwen3.5-2B",
+        "actor.freeze_visual_encoder": True,
+        "actor.adam.lr": 2e-6,
+        "reward.remote_url": REWARD,
+        "algo.advantage.estimator": "reinforce_baseline",
+        "algo.advantage.gamma": 1.0,
+        "algo.kl.init_coef": 0,
+        "train.micro_batch_size": 1,
+        "train.batch_size": 1024,
+        "train.num_episodes": 100,
+        "rollout.micro_batch_size": 1,
+        "rollout.batch_size": 128,
+        "rollout.n_samples_per_prompt": 8,
+        "rollout.max_new_tokens": 2048,
+        "data.max_len": 4096,
+        "data.prompt_dataset": "hiyouga/geometry3k",
+        "data.image_key": "images",
+        "data.max_images_per_prompt": 1,
+        "ds.attn_implementation": "eager",
+        "ckpt.save_steps": 5,
+        "ckpt.save_hf": True,
+        "eval.steps": -1,
+    },
+    "train_flash_reinforce_ray_agent_async.sh": {
+        **gpus(1, "actor"),
+        **engines(7, 1, 0.9),
+        **MATH,
+        "actor.model_name_or_path": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+        "actor.gradient_checkpointing_enable": True,
+        "actor.adam.lr": 1e-6,
+        "actor.adam.weight_decay": 0.1,
+        "actor.loss_agg_mode": "seq-mean-token-mean",
+        "reward.remote_url": REWARD,
+        "algo.advantage.estimator": "flash_reinforce",
+        "algo.advantage.is_correction_level": "seq",
+        "algo.advantage.is_correction_gating": "binary_kl",
+        "algo.advantage.is_correction_threshold": [5e-3],
+        "algo.kl.init_coef": 0,
+        "train.async_enable": True,
+        "train.async_queue_size": 8,
+        "train.batch_size": 128,
+        "train.micro_batch_size": 1,
+        "train.max_epochs": 1,
+        "train.num_episodes": 1000,
+        "rollout.temperature": 1.0,
+        "rollout.top_p": 1.0,
+        "rollout.batch_size": 128,
+        "rollout.vllm_generate_batch_size": 512,
+        "rollout.n_samples_per_prompt": 1,
+        "rollout.micro_batch_size": 1,
+        "rollout.max_new_tokens": 8192,
+        "data.max_len": 9216,
+        "data.max_samples": 128000,
+        "data.prompt_dataset": "zhuzilin/dapo-math-17k",
+        "ds.packing_samples": True,
+        "ds.zero_stage": 2,
+        "ds.param_dtype": "bf16",
+        "ckpt.load_enable": True,
+        "ckpt.max_num": 3,
+        "ckpt.save_steps": 50,
+        "ckpt.save_hf": True,
+        "eval.steps": -1,
+        "logger.logging_steps": 1,
+    },
+}
