@@ -67,7 +67,7 @@ def shard_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 def forget_fillers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank with fewer samples gets fewer micro-batches, so upstream's equal parts cut elsewhere."""
 
-    def batches(shards: list[list[Group]], rows: int) -> list[list[list[Experience]]]:
+    def batches(shards: list[list[Group]], rows: int, _: int | None) -> list[list[list[Experience]]]:
         members = [[member for group in groups for member in group.members] for groups in shards]
         return [[rank[i : i + rows] for i in range(0, len(rank), rows)] for rank in members]
 
