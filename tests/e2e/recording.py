@@ -34,12 +34,14 @@ class RecordingPolicy(PolicyModelActor.__ray_metadata__.modified_class):
         torch.distributed.all_gather_object(everyone, rows)
         record["rows"] = [row for rank in everyone for row in rank]
         engine = self.actor.model
-        upstream_step = self.strategy.optimizer_step
+        upstream_backward, upstream_step = self.strategy.backward, self.strategy.optimizer_step
         trained_on: list[int] = []
 
+        def recorded_backward(*args: Any, **kwargs: Any) -> None:
+            trained_on.extend(self.trainer.actor_loss_fn.batch.groups.tolist())
+            upstream_backward(*args, **kwargs)
+
         def recorded_step(*args: Any, **kwargs: Any) -> None:
-            loss_fn = self.trainer.actor_loss_fn
-            trained_on.extend(loss_fn.batch.groups.tolist())
             if engine.is_gradient_accumulation_boundary():
                 gathered: list[Any] = [None] * torch.distributed.get_world_size()
                 torch.distributed.all_gather_object(gathered, sorted(set(trained_on)))
@@ -56,11 +58,11 @@ class RecordingPolicy(PolicyModelActor.__ray_metadata__.modified_class):
                 )
             upstream_step(*args, **kwargs)
 
-        self.strategy.optimizer_step = recorded_step
+        self.strategy.backward, self.strategy.optimizer_step = recorded_backward, recorded_step
         try:
             status = super().fit(kl_ctl)
         finally:
-            self.strategy.optimizer_step = upstream_step
+            self.strategy.backward, self.strategy.optimizer_step = upstream_backward, upstream_step
         if torch.distributed.get_rank() == 0 and not os.path.exists(os.environ[RECORD]):
             record["status"] = status
             torch.save(record, os.environ[RECORD])
