@@ -15,6 +15,7 @@ high-water mark.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import resource
@@ -37,7 +38,7 @@ from openrlhf_maxk.objectives import (  # noqa: E402
     leave_one_out,
     marginal_gain,
 )
-from openrlhf_maxk.objectives.order import subset_shares  # noqa: E402
+from openrlhf_maxk.objectives.order import rank_shares  # noqa: E402
 
 MATRIX = "matrix form"
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
@@ -47,6 +48,7 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "marginal gain, exact": lambda rewards, ratios, k: marginal_gain(rewards, k, ratios),
     "leave one out, exact": lambda rewards, ratios, k: leave_one_out(rewards, k, ratios),
 }
+CPU = torch.device("cpu")
 MATRICES_AT_ONCE = 4
 TARGETS = {"first order": 200, "exact": 25}  # times the matrix form, at n = 256
 
@@ -56,7 +58,7 @@ def matrix_form(rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
     rewards, order = rewards.sort(dim=-1, stable=True)
     deltas = ratios.gather(-1, order) - 1
     n = rewards.shape[-1]
-    best, pair, triple = (subset_shares(n, k, fixed, rewards.device) for fixed in (1, 2, 3))
+    best, pair, triple = (subset_shares(n, k, fixed) for fixed in (1, 2, 3))
     lower = deltas.cumsum(-1) - deltas
     of_row, of_column = deltas.unsqueeze(-1), deltas.unsqueeze(-2)
 
@@ -66,6 +68,12 @@ def matrix_form(rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
     diagonal = torch.diag_embed(best * deltas + pair * lower)
     weights = below + diagonal + (pairs + best.diag())
     return torch.zeros_like(rewards).scatter_(-1, order, torch.einsum("gj,gji->gi", rewards, weights))
+
+
+def subset_shares(n: int, k: int, fixed: int) -> Tensor:
+    """C(j − fixed, k − fixed)/C(n, k) for j = 1..n."""
+    shares = math.prod((k - i) / (n - i) for i in range(fixed)) * rank_shares(n - fixed, k - fixed, (1.0,), CPU)
+    return torch.nn.functional.pad(shares, (fixed - 1, 0))
 
 
 def sample(groups: int, n: int) -> tuple[Tensor, Tensor]:
