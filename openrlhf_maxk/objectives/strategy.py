@@ -136,7 +136,8 @@ class Strategy:
             weights[:q] = [1 / q] * q
             return RankWeights(tuple(weights))
         quantiles = {Kind.MIN: 0.0, Kind.MEDIAN: 0.5, Kind.QUANTILE: self.parameter}
-        place = (k - 1) * (1 - (quantiles.get(self.kind, 1.0) or 0.0))  # how many are above, not always a whole number
+        # How many are above, not always a whole number; 10 · (1 − 0.9) is a little less than 1 in floating point.
+        place = round((k - 1) * (1 - (quantiles.get(self.kind, 1.0) or 0.0)), 12)
         above = min(floor(place), k - 1)
         weights[above] = 1 - (place - above)
         if place > above:

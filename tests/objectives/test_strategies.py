@@ -265,6 +265,10 @@ def test_bad_names(text, message):
         Strategy.parse(text)
 
 
+def test_a_quantile_that_falls_on_a_sample_is_that_sample():
+    assert Strategy.parse("quantile:0.9").rank_weights(11).values == (0, 1, *[0] * 9)
+
+
 def test_bad_arguments():
     r = torch.rand(2, 5)
     for call, message in {

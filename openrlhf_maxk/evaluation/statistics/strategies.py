@@ -62,7 +62,7 @@ def g_pass_at_k(correct: Sequence[npt.ArrayLike] | FloatArray, ks: npt.ArrayLike
         raise ValueError("correct must be 0 or 1 for every sample; leave unscored samples out")
 
     def estimate(group: torch.Tensor, k: int) -> torch.Tensor:
-        needed = ceil(round(share * k, 9))  # 0.1 · 30 is a little more than 3 in floating point
+        needed = ceil(round(share * k, 9))  # 0.07 · 100 is a little more than 7 in floating point
         return value_at_k(group, k, [float(m == needed) for m in range(1, k + 1)])
 
     return _by_group(groups, ks, estimate)
