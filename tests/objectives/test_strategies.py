@@ -192,6 +192,9 @@ def test_identities():
     """The mean of all ranks is the mean; quantiles end in min and max; min is max turned round; selected by rewards."""
     r, rho = (oracle.tensor(values[:3]) for values in oracle.groups(9, 4, seed=1))
     for k in (1, 2, 4, 9):
+        best = [1.0, *[0.0] * (k - 1)]
+        for weights in (exact_weights(r, rho, k, strategy=best), exact_weights(r, rho, k, strategy="mean_of_best:1")):
+            assert torch.equal(weights, exact_weights(r, rho, k))
         torch.testing.assert_close(value_at_k(r, k, f"mean_of_best:{k}"), r.mean(-1))
         assert torch.equal(value_at_k(r, k, "quantile:1"), max_at_k(r, k))
         assert torch.equal(value_at_k(r, k, "quantile:0"), value_at_k(r, k, "min"))
