@@ -2,6 +2,8 @@
 
     python benchmarks/objectives.py
 
+Then, at n = 256 and k = 128, the exact weights of other strategies than the best of k, as multiples of the maximum's.
+
 The matrix form is the computation of arXiv:2510.23393, listing 3 (w′, to first order), with its errors mended: groups
 are sorted, the diagonal is a diagonal, each group is multiplied with its own matrix, and the binomials do not overflow.
 It builds a few n x n matrices a group. Ours are O(n log n) to first order and O(n k) exactly, and never build one.
@@ -15,6 +17,7 @@ high-water mark.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import resource
@@ -22,7 +25,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
 os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # a fraction of a millisecond
@@ -37,7 +40,7 @@ from openrlhf_maxk.objectives import (  # noqa: E402
     leave_one_out,
     marginal_gain,
 )
-from openrlhf_maxk.objectives.order import subset_shares  # noqa: E402
+from openrlhf_maxk.objectives.order import rank_shares  # noqa: E402
 
 MATRIX = "matrix form"
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
@@ -46,6 +49,18 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "exact": lambda rewards, ratios, k: exact_weights(rewards, ratios, k),
     "marginal gain, exact": lambda rewards, ratios, k: marginal_gain(rewards, k, ratios),
     "leave one out, exact": lambda rewards, ratios, k: leave_one_out(rewards, k, ratios),
+}
+CPU = torch.device("cpu")
+STRATEGIES = ("max", "min", "mean_of_best:4", "median", "quantile:0.9", "mean_of_best:64", "mean_of_best:128")
+BASELINES: dict[str, Callable[[Tensor, Tensor, int, str], Tensor]] = {
+    "exact": lambda rewards, ratios, k, of: exact_weights(rewards, ratios, k, strategy=of),
+    "marginal gain, exact": lambda rewards, ratios, k, of: marginal_gain(rewards, k, ratios, strategy=of),
+    "leave one out, exact": lambda rewards, ratios, k, of: leave_one_out(rewards, k, ratios, strategy=of),
+}
+OF_STRATEGIES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    f"{of}: {baseline}": lambda rewards, ratios, k, of=of, function=function: function(rewards, ratios, k, of)
+    for baseline, function in BASELINES.items()
+    for of in STRATEGIES
 }
 MATRICES_AT_ONCE = 4
 TARGETS = {"first order": 200, "exact": 25}  # times the matrix form, at n = 256
@@ -56,7 +71,7 @@ def matrix_form(rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
     rewards, order = rewards.sort(dim=-1, stable=True)
     deltas = ratios.gather(-1, order) - 1
     n = rewards.shape[-1]
-    best, pair, triple = (subset_shares(n, k, fixed, rewards.device) for fixed in (1, 2, 3))
+    best, pair, triple = (subset_shares(n, k, fixed) for fixed in (1, 2, 3))
     lower = deltas.cumsum(-1) - deltas
     of_row, of_column = deltas.unsqueeze(-1), deltas.unsqueeze(-2)
 
@@ -68,6 +83,12 @@ def matrix_form(rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
     return torch.zeros_like(rewards).scatter_(-1, order, torch.einsum("gj,gji->gi", rewards, weights))
 
 
+def subset_shares(n: int, k: int, fixed: int) -> Tensor:
+    """C(j − fixed, k − fixed)/C(n, k) for j = 1..n."""
+    shares = math.prod((k - i) / (n - i) for i in range(fixed)) * rank_shares(n - fixed, k - fixed, (1.0,), CPU)
+    return torch.nn.functional.pad(shares, (fixed - 1, 0))
+
+
 def sample(groups: int, n: int) -> tuple[Tensor, Tensor]:
     """Rewards with ties, as of 16 tests, and ratios as after some PPO steps."""
     generator = torch.Generator().manual_seed(n)
@@ -77,7 +98,7 @@ def sample(groups: int, n: int) -> tuple[Tensor, Tensor]:
 
 
 def times(methods: list[str], groups: int, n: int, rounds: int, threads: int) -> dict[str, list[float]]:
-    """Seconds of each call. A method is called anew within a round until 0.1 s have gone by."""
+    """Seconds of each call."""
     torch.set_num_threads(threads)
     rewards, ratios = sample(groups, n)
     k = n // 2
@@ -86,13 +107,30 @@ def times(methods: list[str], groups: int, n: int, rounds: int, threads: int) ->
         torch.testing.assert_close(mended, ours, rtol=1e-10, atol=1e-12)
         mended = METHODS[MATRIX](rewards, torch.ones_like(ratios), k)
         torch.testing.assert_close(mended, exact_weights(rewards, torch.ones_like(ratios), k), rtol=1e-10, atol=1e-12)
+    return timed({name: METHODS[name] for name in methods}, rewards, ratios, k, rounds)
+
+
+def strategy_times(groups: int, rounds: int, threads: int) -> dict[str, list[float]]:
+    """Seconds of each call, for the strategies."""
+    torch.set_num_threads(threads)
+    return timed(OF_STRATEGIES, *sample(groups, 256), 128, rounds)
+
+
+def timed(
+    methods: Mapping[str, Callable[[Tensor, Tensor, int], Tensor]],
+    rewards: Tensor,
+    ratios: Tensor,
+    k: int,
+    rounds: int,
+) -> dict[str, list[float]]:
+    """Seconds of each call. Methods take turns; within a turn one is called until 0.1 s have gone by."""
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
-        for name in methods:
+        for name, method in methods.items():
             end = time.perf_counter() + 0.1
             while True:
                 start = time.perf_counter()
-                METHODS[name](rewards, ratios, k)
+                method(rewards, ratios, k)
                 seconds[name].append(time.perf_counter() - start)
                 if time.perf_counter() > end:
                     break
@@ -161,6 +199,14 @@ def main() -> None:
             print(
                 f"{n:>5}  {name:<22}{1e3 * median:>11.2f}{1e3 * fastest:>12.2f}{ratio:>30}{memory:>11.1f}", flush=True
             )
+
+    seconds = in_fresh_process(strategy_times, arguments.groups, arguments.rounds, arguments.threads)
+    print(f"\n{'n = 256, k = 128':<44}{'median ms':>11}{'fastest ms':>12}{'x of max (median, fastest)':>30}")
+    for name, of_name in seconds.items():
+        reference = seconds[f"max:{name.rpartition(':')[2]}"]
+        median, fastest = statistics.median(of_name), min(of_name)
+        ratio = f"{median / statistics.median(reference):.1f}, {fastest / min(reference):.1f}"
+        print(f"{name:<44}{1e3 * median:>11.2f}{1e3 * fastest:>12.2f}{ratio:>30}", flush=True)
 
 
 if __name__ == "__main__":

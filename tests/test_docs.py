@@ -15,6 +15,7 @@ import torch
 from openrlhf_maxk.cli import train
 from openrlhf_maxk.experience.metrics import powers_of_two
 from openrlhf_maxk.objectives import get_objective, objective_names
+from openrlhf_maxk.objectives.strategy import Kind
 from openrlhf_maxk.options import table, validation
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
 from openrlhf_maxk.rewards.request import RewardRequest
@@ -25,7 +26,7 @@ from openrlhf_maxk.upstream.seams import SEAMS, Seam
 from .e2e import pipeline
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("architecture.md", "training.md", "cluster.md", "gpu.md", "reuse.md")
+GUIDES = ("architecture.md", "strategies.md", "training.md", "cluster.md", "gpu.md", "reuse.md")
 
 
 def guide(name: str) -> str:
@@ -178,6 +179,18 @@ def test_examples_run(name):
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_strategies_of_the_guide_run(capsys):
+    (example,) = examples(guide("strategies.md"), "python")
+    run(example)
+    value, *_ = capsys.readouterr().out.splitlines()
+    assert value == "tensor([0.3333, 0.0000])"
+
+
+def test_the_strategies_of_the_guide_are_those_there_are():
+    named = re.findall(r"`([a-z_]+)(?::[pq])?`", " ".join(row[2] for row in rows(guide("strategies.md"), "# How")))
+    assert sorted(named) == sorted(Kind)
 
 
 @pytest.fixture

@@ -69,8 +69,8 @@ def group_advantages(
         rewards: shape (B,).
         log_ratios: log ρ, shape (B,); None says that the policy is still μ, so that every ρ is 1 exactly.
         ks: the k of each completion's group, int64, shape (B,).
-        options: objective, correction, baseline, clamping, and the effective sample size below which a group's ratios
-            are taken as 1.
+        options: objective, strategy, correction, baseline, clamping, and the effective sample size below which the
+            ratios of a group are taken as 1.
 
     Returns:
         Everything on the device of ``rewards``.
@@ -108,6 +108,7 @@ def group_advantages(
             correction=options.correction,
             baseline=options.baseline,
             delta_clip=options.delta_clip,
+            strategy=options.strategy,
         )
         values[rows] = result.values.float()
         if measured is not None:

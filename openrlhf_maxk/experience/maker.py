@@ -98,5 +98,5 @@ class GroupExperience(Upstream):
             experience.info["return"] = per_token.sum(dim=-1)
             experience.info[SEQUENCE_ADVANTAGE] = value
             experience.kl = None
-        self.metrics = rollout_metrics(experiences)
+        self.metrics = rollout_metrics(experiences, self.maxk.strategy)
         return experiences

@@ -8,7 +8,7 @@ from .baselines import leave_one_out, marginal_gain
 from .choices import Baseline, Form, Order
 from .exact import exact_weights
 from .first_order import first_order_weights
-from .metrics import max_at_k, pass_at_k
+from .metrics import max_at_k, pass_at_k, value_at_k
 from .on_policy import on_policy_weights
 from .registry import (
     Advantages,
@@ -18,6 +18,8 @@ from .registry import (
     objective_names,
     register,
 )
+from .strategy import RankWeights, Strategy
+from .vote import vote_at_k, vote_weights
 
 __all__ = [
     "Advantages",
@@ -26,6 +28,8 @@ __all__ = [
     "Objective",
     "ObjectiveOptions",
     "Order",
+    "RankWeights",
+    "Strategy",
     "exact_weights",
     "first_order_weights",
     "get_objective",
@@ -36,4 +40,7 @@ __all__ = [
     "on_policy_weights",
     "pass_at_k",
     "register",
+    "value_at_k",
+    "vote_at_k",
+    "vote_weights",
 ]

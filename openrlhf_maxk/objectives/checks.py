@@ -6,11 +6,14 @@ are constants of a loss, so arguments are detached.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf, isfinite
 from numbers import Integral
 
 import torch
 from torch import Tensor
+
+from .strategy import MAX, Strategy, needs_scores
 
 SMALLEST_RATIO = torch.finfo(torch.float32).tiny
 
@@ -37,13 +40,45 @@ def checked_rewards(rewards: Tensor, k: int, name: str = "rewards") -> Tensor:
     return checked
 
 
-def checked_correct(correct: Tensor, k: int) -> Tensor:
+def checked_correct(correct: Tensor, k: int, name: str = "correct") -> Tensor:
     """As :func:`checked_rewards`, for values that must be 0 or 1."""
-    checked = checked_rewards(correct, k, name="correct")
+    checked = checked_rewards(correct, k, name)
     invalid = (checked != 0) & (checked != 1)
     if bool(invalid.any()):
-        raise _first(invalid, checked, "correct", "must be 0 or 1")
+        raise _first(invalid, checked, name, "must be 0 or 1")
     return checked
+
+
+def checked_scores(
+    scores: Tensor | None, rewards: Tensor, strategy: Strategy | str | Sequence[float] = MAX
+) -> Tensor | None:
+    """Return what samples are chosen by as detached float64, or None where they are chosen by their rewards.
+
+    Raises:
+        ValueError: the strategy needs scores and there are none; not a real tensor, another shape or device than
+            ``rewards``, or a value that is not finite.
+    """
+    if scores is None:
+        if needs_scores(strategy):
+            raise ValueError(f"strategy {strategy} needs scores: what the sample to keep is chosen by")
+        return None
+    checked = _like(scores, rewards, "scores")
+    lowest, highest = _range(checked)
+    if not (isfinite(lowest) and isfinite(highest)):
+        raise _first(~torch.isfinite(checked), checked, "scores", "must be finite")
+    return checked
+
+
+def checked_keys(keys: Tensor, rewards: Tensor) -> Tensor:
+    """Return the keys as int64.
+
+    Raises:
+        ValueError: not a tensor of integers or booleans, or another shape or device than ``rewards``.
+    """
+    _like(keys, rewards, "keys")
+    if keys.dtype.is_floating_point:
+        raise ValueError(f"keys must be integers, one for each answer, got {keys.dtype}")
+    return keys.detach().long()
 
 
 def checked_ratios(ratios: Tensor, rewards: Tensor) -> Tensor:
@@ -52,7 +87,7 @@ def checked_ratios(ratios: Tensor, rewards: Tensor) -> Tensor:
     Raises:
         ValueError: not a real tensor, another shape or device than ``rewards``, or a value not positive and finite.
     """
-    checked = _like(ratios, rewards)
+    checked = _like(ratios, rewards, "ratios")
     lowest, highest = _range(checked)
     if not (lowest > 0 and highest < inf):
         raise _first(~((checked > 0) & (checked < inf)), checked, "ratios", "must be positive and finite")
@@ -72,7 +107,7 @@ def clamped_ratios(ratios: Tensor, rewards: Tensor, delta_clip: float) -> tuple[
         raise ValueError(f"delta_clip must be positive (inf for no clamp), got {delta_clip!r}")
     if delta_clip == inf:
         return checked_ratios(ratios, rewards), torch.zeros_like(rewards, dtype=torch.bool)
-    given = _like(ratios, rewards)
+    given = _like(ratios, rewards, "ratios")
     lowest, _ = _range(given)
     if not lowest >= 0:
         raise _first(~(given >= 0), given, "ratios", "must be positive")
@@ -93,13 +128,13 @@ def as_given(values: Tensor, like: Tensor) -> Tensor:
     return result
 
 
-def _like(ratios: Tensor, rewards: Tensor) -> Tensor:
-    _require_real_tensor(ratios, "ratios")
-    if ratios.shape != rewards.shape:
-        raise ValueError(f"ratios must have the shape of rewards, {tuple(rewards.shape)}, got {tuple(ratios.shape)}")
-    if ratios.device != rewards.device:
-        raise ValueError(f"ratios must be on the device of rewards, {rewards.device}, got {ratios.device}")
-    return ratios.detach().double()
+def _like(values: Tensor, rewards: Tensor, name: str) -> Tensor:
+    _require_real_tensor(values, name)
+    if values.shape != rewards.shape:
+        raise ValueError(f"{name} must have the shape of rewards, {tuple(rewards.shape)}, got {tuple(values.shape)}")
+    if values.device != rewards.device:
+        raise ValueError(f"{name} must be on the device of rewards, {rewards.device}, got {values.device}")
+    return values.detach().double()
 
 
 def _require_real_tensor(value: Tensor, name: str) -> None:

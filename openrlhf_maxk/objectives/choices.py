@@ -41,6 +41,6 @@ class Order(_Choice):
 class Baseline(_Choice):
     """What is subtracted from a weight. None of them changes the expected gradient."""
 
-    MARGINAL = "marginal"  # LOO-1: the subset without the completion; never negative
+    MARGINAL = "marginal"  # LOO-1: the subset without the completion; for the maximum never negative
     LEAVE_ONE_OUT = "leave_one_out"  # LOO(k): the subset with another in its place; sums to zero
     NONE = "none"

@@ -1,11 +1,43 @@
-"""The metric: the expected best reward among k of a group's n completions."""
+"""The metrics: what k of a group's n completions are expected to be worth, by how they are used."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from .checks import as_given, checked_correct, checked_rewards
-from .order import subset_shares
+from .checks import as_given, checked_correct, checked_rewards, checked_scores
+from .order import SortedGroups, rank_shares
+from .strategy import MAX, Strategy, rank_weights_of
+
+
+def value_at_k(
+    rewards: Tensor, k: int, strategy: Strategy | str | Sequence[float], scores: Tensor | None = None
+) -> Tensor:
+    """Unbiased estimate of what k samples are worth: the mean of Σ_m c_m · (m-th best of I) over all k-subsets I.
+
+    Σ_j r_(j) Σ_m c_m C(j−1, k−m) C(n−j, m−1)/C(n, k), rewards in ascending order. On 0/1 rewards, ``max`` is pass@k and
+    ``min`` is pass^k (Yao et al. 2024, arXiv:2406.12045), the chance that all k samples are correct.
+
+    Args:
+        rewards: (..., n), any order, finite. Independent samples for one prompt.
+        k: 1..n.
+        strategy: a :class:`Strategy`, its name, or c_1 … c_k, the weight of the best first.
+        scores: (..., n), finite; samples are put in order by these instead of by their rewards, of equal ones the first
+            drawn is the better. ``selected`` needs them.
+
+    Returns:
+        (...), in the floating type of ``rewards``.
+
+    Raises:
+        ValueError: see :mod:`~openrlhf_maxk.objectives.checks` and :func:`~.strategy.rank_weights_of`.
+    """
+    checked = checked_rewards(rewards, k)
+    weights = rank_weights_of(strategy, k)
+    groups = SortedGroups.of(checked, checked_scores(scores, rewards, strategy))
+    n = checked.shape[-1]
+    shares = rank_shares(n - 1, k - 1, weights.values, checked.device)
+    return as_given(groups.rewards @ (k / n * shares), rewards)
 
 
 def max_at_k(rewards: Tensor, k: int) -> Tensor:
@@ -23,8 +55,7 @@ def max_at_k(rewards: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: see :func:`~openrlhf_maxk.objectives.checks.checked_rewards`.
     """
-    ascending = checked_rewards(rewards, k).sort(dim=-1).values
-    return as_given(ascending @ subset_shares(ascending.shape[-1], k, 1, ascending.device), rewards)
+    return value_at_k(rewards, k, MAX)
 
 
 def pass_at_k(correct: Tensor, k: int) -> Tensor:

@@ -1,12 +1,14 @@
-"""Groups in ascending order of reward, and the share of k-subsets that each rank decides.
+"""Groups in ascending order, and the share of k-subsets that each rank decides.
 
-In this package a group is sorted by reward before anything is computed, and results are put back in the order given.
-Ranks i are 1-based in formulas and 0-based in tensors.
+In this package a group is sorted before anything is computed, by reward or by a score, and results are put back in the
+order given. Ranks i are 1-based in formulas and 0-based in tensors.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from math import comb
 
 import torch
 from torch import Tensor
@@ -14,26 +16,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class SortedGroups:
-    """Groups sorted by reward, ascending and stably."""
+    """Groups in ascending order of reward, or of a score."""
 
     rewards: Tensor  # (..., n)
     order: Tensor  # (..., n) int64: the place each sorted element had
 
     @classmethod
-    def of(cls, rewards: Tensor) -> SortedGroups:
-        """Sort finite float64 rewards of shape (..., n).
+    def of(cls, rewards: Tensor, scores: Tensor | None = None) -> SortedGroups:
+        """Sort finite float64 rewards of shape (..., n), stably, by themselves or by ``scores`` of the same shape.
 
-        As integers of the same order, which torch sorts in two thirds of the time: the bits of a positive float64 grow
-        with it, and so do those of a negative one once all below the sign are flipped.
+        Of equal scores the first drawn is the highest, which is a rule that one can deploy.
         """
-        bits = rewards.contiguous().view(torch.int64)
-        keys = (bits >> 63).bitwise_and_(torch.iinfo(torch.int64).max).bitwise_xor_(bits)
-        order = keys.sort(dim=-1, stable=True).indices
+        if scores is None:
+            order = _sortable(rewards).sort(dim=-1, stable=True).indices
+        else:
+            order = scores.shape[-1] - 1 - _sortable(scores).flip(-1).sort(dim=-1, stable=True).indices
         return cls(rewards.gather(-1, order), order)
 
     @property
     def gaps(self) -> Tensor:
-        """r_(i+1) − r_(i) for i = 1..n−1, never negative: (..., n−1)."""
+        """r_(i+1) − r_(i) for i = 1..n−1, never negative where rewards are what is sorted by: (..., n−1)."""
         return self.rewards.diff(dim=-1)
 
     def sort(self, values: Tensor) -> Tensor:
@@ -45,22 +47,43 @@ class SortedGroups:
         return torch.empty_like(values).scatter_(-1, self.order, values)
 
 
-def subset_shares(n: int, k: int, fixed: int, device: torch.device) -> Tensor:
-    """C(i − fixed, k − fixed) / C(n, k) for ranks i = 1..n: (n,) float64.
+def _sortable(values: Tensor) -> Tensor:
+    """Integers in the order of finite float64 values, which torch sorts in two thirds of the time.
 
-    The share of all k-subsets of a group whose best member is i and which hold ``fixed`` − 1 given members below it.
-    Binomials overflow float64 from n = 1030; this uses the ratio of neighbours instead, downwards from i = n, where
-    the share is k(k−1).../(n(n−1)...) with ``fixed`` factors: relative error below 3e-14 up to n = 4096.
+    The bits of a positive float64 grow with it, and so do those of a negative one once all below the sign are flipped.
     """
-    shares = torch.zeros(n, dtype=torch.float64, device=device)
-    if k < fixed:
-        return shares
-    last = 1.0
-    for j in range(fixed):
-        last *= (k - j) / (n - j)
-    rank = torch.arange(n, k, -1, dtype=torch.float64, device=device)
-    shares[k - 1 :] = last * torch.cat([rank.new_ones(1), ((rank - k) / (rank - fixed)).cumprod(0)]).flip(0)
-    return shares
+    bits = values.contiguous().view(torch.int64)
+    return (bits >> 63).bitwise_and_(torch.iinfo(torch.int64).max).bitwise_xor_(bits)
+
+
+def rank_shares(n: int, size: int, weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Σ_a weights[a] · C(t, size−a) C(n−t, a) / C(n, size) for t = 0..n: (n + 1,) float64.
+
+    Of all subsets of ``size`` of n ranks, the share with a members above rank t, times what ``weights`` say of a. 0
+    where there are no such subsets. Binomials overflow float64 from n = 1030; this uses the ratio of neighbours, from
+    the largest share on, which is known exactly.
+    """
+    if n < 0 or not 0 <= size <= n:
+        return torch.zeros(max(n + 1, 0), dtype=torch.float64, device=device)
+    return _rank_shares(n, size, weights[: size + 1]).to(device)
+
+
+@functools.lru_cache(maxsize=256)
+def _rank_shares(n: int, size: int, weights: tuple[float, ...]) -> Tensor:
+    with torch.inference_mode(False):  # what is kept may be used anywhere
+        total = torch.zeros(n + 1, dtype=torch.float64)
+        for a, weight in enumerate(weights):
+            if weight == 0:
+                continue
+            below = size - a
+            peak = min(max((below * n - a) // size + 1, below), n - a) if size else 0
+            t = torch.arange(below, n - a, dtype=torch.float64)
+            steps = (t + 1) / (t + 1 - below) * ((n - t - a) / (n - t))  # from t to t + 1
+            rising, falling = steps[: peak - below], steps[peak - below :]
+            shares = torch.cat([(1 / rising).flip(0).cumprod(0).flip(0), torch.ones(1).double(), falling.cumprod(0)])
+            share = comb(peak, below) * comb(n - peak, a) / comb(n, size)
+            total[below : n - a + 1] += weight * share * shares
+        return total
 
 
 def sum_below(steps: Tensor) -> Tensor:

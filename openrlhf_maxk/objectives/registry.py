@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checks import as_given, checked_rewards, clamped_ratios
+from .checks import as_given, checked_correct, checked_rewards, clamped_ratios
 from .choices import Baseline, Form, Order
+from .strategy import MAX, Strategy, by_rewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,12 @@ class ObjectiveOptions:
     Attributes:
         correction: how the other completions' ratios enter the weights.
         baseline: what is subtracted.
+        strategy: what k samples are worth, by their rewards.
     """
 
     correction: Order
     baseline: Baseline
+    strategy: Strategy = MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +69,23 @@ class Objective:
         name: what users ask for.
         formula: (rewards, k, ratios, options) -> advantages, on checked float64 tensors of shape (..., n).
         form: the surrogate that the advantages are for.
+        binary: whether it is about right and wrong, and takes no other rewards than 0 and 1.
     """
 
     name: str
     formula: Formula
     form: Form
+    binary: bool = False
 
     @property
     def description(self) -> str:
         """The formula's docstring: paper, assumption, formula."""
         return (self.formula.__doc__ or "").strip()
+
+    @property
+    def summary(self) -> str:
+        """The description's first line."""
+        return self.description.partition("\n")[0]
 
     def __call__(
         self,
@@ -86,6 +96,7 @@ class Objective:
         correction: Order | str = Order.EXACT,
         baseline: Baseline | str = Baseline.MARGINAL,
         delta_clip: float = inf,
+        strategy: Strategy | str = MAX,
     ) -> Advantages:
         """Advantages of whole groups.
 
@@ -95,12 +106,16 @@ class Objective:
             ratios: (..., n), ρ_i = π(y_i|x)/μ(y_i|x) of whole completions; μ sampled them. None: π is μ, every ρ is 1.
             correction, baseline: for objectives that have the choice; see :class:`ObjectiveOptions`.
             delta_clip: ratios are clamped to 1 ± this, and kept positive. inf: not at all.
+            strategy: what k samples are worth, for objectives that have the choice: one that looks at rewards only.
 
         Raises:
-            ValueError: see :mod:`~openrlhf_maxk.objectives.checks`; an unknown ``correction`` or ``baseline``.
+            ValueError: see :mod:`~openrlhf_maxk.objectives.checks`; an unknown ``correction``, ``baseline`` or
+                ``strategy``; rewards other than 0 and 1 for an objective that is :attr:`binary`.
         """
-        options = ObjectiveOptions(Order.named(correction, "correction"), Baseline.named(baseline, "baseline"))
-        checked = checked_rewards(rewards, k)
+        options = ObjectiveOptions(
+            Order.named(correction, "correction"), Baseline.named(baseline, "baseline"), by_rewards(strategy)
+        )
+        checked = checked_correct(rewards, k, f"rewards of {self.name}") if self.binary else checked_rewards(rewards, k)
         given = torch.ones_like(checked) if ratios is None else ratios
         used, clamped = clamped_ratios(given, checked, delta_clip)
         values = self.formula(checked, k, used, options)
@@ -113,11 +128,12 @@ _OBJECTIVES: dict[str, Objective] = {}
 _FILES: dict[str, Objective] = {}
 
 
-def register(name: str, form: Form | str = Form.RATIO) -> Callable[[Formula], Objective]:
+def register(name: str, form: Form | str = Form.RATIO, *, binary: bool = False) -> Callable[[Formula], Objective]:
     """Decorator: make ``formula(rewards, k, ratios, options) -> advantages`` an objective of this name.
 
     The formula gets checked float64 tensors of shape (..., n), the ratios clamped, and returns advantages of that shape
-    for a loss that averages over completions. ``form`` says which surrogate they are for.
+    for a loss that averages over completions. ``form`` says which surrogate they are for, ``binary`` that rewards must
+    be 0 or 1.
 
     Raises:
         ValueError: the name is taken; an unknown ``form``.
@@ -127,7 +143,7 @@ def register(name: str, form: Form | str = Form.RATIO) -> Callable[[Formula], Ob
     def add(formula: Formula) -> Objective:
         if name in _OBJECTIVES:
             raise ValueError(f"there is an objective named {name!r} already")
-        _OBJECTIVES[name] = Objective(name, formula, form)
+        _OBJECTIVES[name] = Objective(name, formula, form, binary)
         return _OBJECTIVES[name]
 
     return add

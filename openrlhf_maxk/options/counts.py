@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from openrlhf_maxk.objectives import Strategy
 from openrlhf_maxk.options.maxk import MaxKOptions
 
 AT_LEAST_ONE = (
@@ -57,6 +58,12 @@ def _groups(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         yield (
             f"--maxk.k {maxk.k} is larger than the group: lower it, or raise --rollout.n_samples_per_prompt {n} "
             f"to at least {maxk.k.largest(n)}"
+        )
+    smallest = Strategy.parse(maxk.strategy).smallest_k
+    if maxk.k.smallest(n) < smallest:
+        yield (
+            f"--maxk.strategy {maxk.strategy} looks at {smallest} samples, and --maxk.k {maxk.k} has only "
+            f"{maxk.k.smallest(n)}: raise it to at least {smallest}"
         )
     if maxk.objective == "offpolicy_bon" and maxk.baseline == "leave_one_out" and maxk.k.largest(n) == n:
         yield f"--maxk.baseline leave_one_out needs k below the group size {n}: another sample must take a place"

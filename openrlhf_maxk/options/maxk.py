@@ -43,6 +43,10 @@ class KSchedule:
             raise ValueError(f"--maxk.k {text} must be a whole number from 1 on, or two with a colon, such as 8:1")
         return cls(ks[0], ks[-1])
 
+    def smallest(self, n: int) -> int:
+        """The smallest k of the run, for groups of n."""
+        return min(self.at(0.0, n), self.at(1.0, n))
+
     def largest(self, n: int) -> int:
         """The largest k of the run, for groups of n."""
         return max(self.at(0.0, n), self.at(1.0, n))
@@ -69,6 +73,10 @@ class MaxKOptions:
 
     objective: str = _option(
         "offpolicy_bon", "what turns rewards into advantages: a name, or a .py file that registers one"
+    )
+    strategy: str = _option(
+        "max",
+        "offpolicy_bon: what k samples are worth: max, min, mean_of_best:q, median or quantile:p (0 is the worst)",
     )
     k: KSchedule = _option(
         KSchedule(), "train for the best of k: a number, or first:last for a linear schedule (default: n/2)"
@@ -151,8 +159,13 @@ class MaxKOptions:
 
     def _check(self) -> None:
         from openrlhf_maxk.objectives import get_objective
+        from openrlhf_maxk.objectives.strategy import by_rewards
 
         get_objective(self.objective)
+        try:
+            by_rewards(self.strategy)
+        except ValueError as error:
+            raise ValueError(f"--maxk.strategy: {error}") from None
         if not self.delta_clip > 0:
             raise ValueError(f"--maxk.delta_clip {self.delta_clip} must be above 0 (inf for no clamping)")
         if not 0 <= self.min_ess <= 1:
@@ -202,6 +215,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = option.metadata["help"]
         if isinstance(default, bool):
             group.add_argument(name, action="store_true", help=text)
+        elif option.name == "objective":
+            group.add_argument(name, default=default, help=f"{text} (default: {default}). {_objectives()}")
         elif option.name == "k":
             group.add_argument(name, type=str, default=None, help=text)
         else:
@@ -210,6 +225,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(
                 name, type=kind, default=default, choices=option.metadata.get("choices"), help=text + shown
             )
+
+
+def _objectives() -> str:
+    """What there is to choose from, with where it is from."""
+    from openrlhf_maxk.objectives import get_objective, objective_names
+
+    return "; ".join(f"{name}: {get_objective(name).summary.partition(': A_i')[0]}" for name in objective_names())
 
 
 def options_of(args: Any) -> MaxKOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 
 import pytest
 import torch
@@ -27,6 +28,13 @@ class Batch:
         self.ks = torch.tensor([k_of[row] for row in rows])
         self.rewards = torch.tensor([source.randint(-4, 4) / 4 for _ in rows])
         self.log_ratios = torch.tensor([source.gauss(0, distance) for _ in rows])
+
+    def for_objective(self, name: str) -> Batch:
+        """The same, with right and wrong in the place of rewards where the objective is about that."""
+        batch = copy(self)
+        if get_objective(name).binary:
+            batch.rewards = (self.rewards > 0).float()
+        return batch
 
     def of(self, number: int) -> torch.Tensor:
         """The rows of a group."""
@@ -57,6 +65,7 @@ def batches(draw: st.DrawFn) -> Batch:
 @pytest.mark.parametrize("name", objective_names())
 def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, delta_clip):
     options = MaxKOptions.make(objective=name, correction=correction, baseline=baseline, delta_clip=delta_clip)
+    batch = batch.for_objective(name)
     found = batch.advantages(options)
     objective = get_objective(name)
     raw_ess = ess = clamped = fallen = 0.0
@@ -103,6 +112,7 @@ def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, del
 @given(batches(), st.sampled_from(objective_names()))
 def test_no_log_ratios_are_log_ratios_of_zero(batch, name):
     options = MaxKOptions.make(objective=name)
+    batch = batch.for_objective(name)
     without = batch.advantages(options, on_policy=True)
     batch.log_ratios = torch.zeros_like(batch.log_ratios)
     zeros = batch.advantages(options)
@@ -186,3 +196,16 @@ def test_a_group_of_ratios_that_say_nothing_is_taken_as_on_policy():
 def test_the_effective_size_of_ratios_that_overflow():
     log_ratios = torch.tensor([[2000.0, 2000.0, -2000.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     assert effective_size(log_ratios).tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("strategy", ["min", "median", "mean_of_best:2"])
+def test_the_strategy_reaches_the_objective(strategy):
+    groups, rewards = torch.zeros(4, dtype=torch.int64), torch.tensor([0.0, 1, 3, 2])
+    log_ratios = torch.tensor([0.2, -0.1, 0.0, 0.3])
+    options = MaxKOptions.make(strategy=strategy, baseline="leave_one_out")
+    found = group_advantages(groups, rewards, log_ratios, torch.full((4,), 3), options)
+    objective = get_objective("offpolicy_bon")
+    expected = objective(rewards, 3, log_ratios.exp(), baseline="leave_one_out", strategy=strategy).values
+    torch.testing.assert_close(found.values, expected)
+    other = objective(rewards, 3, log_ratios.exp(), baseline="leave_one_out").values
+    assert not torch.allclose(found.values, other)

@@ -12,9 +12,9 @@ from ..rollouts import sample
 from .test_maker import MAXK, N, make_maker
 
 
-def metrics(groups: list[list[float]], k: int) -> dict[str, float]:
+def metrics(groups: list[list[float]], k: int, **options: object) -> dict[str, float]:
     """Of a step with these rewards."""
-    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "k": str(k)}))
+    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "k": str(k), **options}))
     experiences = maker.split_rollout_samples(
         [
             Group(i, [sample([11 + i, 5], [j + 1], reward, seed=j) for j, reward in enumerate(rewards)])
@@ -39,3 +39,13 @@ def test_one_completion_with_an_advantage_is_signal_wherever_it_stands(best):
     """At k = n and with the marginal baseline the best of a group alone has one."""
     rewards = [float(i == best) for i in range(N)]
     assert metrics([rewards, [1.0] * N], k=N)["rollout/no_signal"] == 0.5
+
+
+def test_what_training_maximises_is_told():
+    """The mean of the two best, of 2 and of 4; of one there are no two."""
+    found = metrics([[0.0, 0.25, 0.5, 1.0], [1.0] * N], k=2, strategy="mean_of_best:2")
+    assert found["rollout/mean_of_best:2@2"] == pytest.approx((0.4375 + 1) / 2)
+    assert found["rollout/mean_of_best:2@4"] == pytest.approx((0.75 + 1) / 2)
+    assert "rollout/mean_of_best:2@1" not in found
+    assert found["rollout/max@4"] == 1
+    assert not any("max@" not in name and "pass@" not in name and "@" in name for name in metrics([[0.5] * N], k=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import combinations
@@ -10,6 +11,8 @@ from math import comb, prod
 
 import torch
 from torch import Tensor
+
+from openrlhf_maxk.objectives import Objective
 
 Rationals = Sequence[Fraction]
 SubsetWeight = Callable[[Rationals], Fraction]  # of the ratios of a subset
@@ -76,6 +79,56 @@ def leave_one_out(rewards: Rationals, ratios: Rationals, k: int, weight: SubsetW
     return [total / comb(n, k) for total in sums]
 
 
+Worth = Callable[[Sequence[int]], Fraction]  # of the completions in a subset, by their places in the group
+
+
+def ranked(rewards: Rationals, scores: Rationals, weights: Rationals) -> Worth:
+    """Σ_m c_m · (reward of the m-th best by score); of equal scores the first drawn is the better."""
+
+    def worth(subset: Sequence[int]) -> Fraction:
+        best_first = sorted(subset, key=lambda i: (-scores[i], i))
+        return sum((c * rewards[i] for c, i in zip(weights, best_first, strict=True)), Fraction(0))
+
+    return worth
+
+
+def voted(rewards: Rationals, keys: Sequence[int]) -> Worth:
+    """The mean reward of the completions with the most frequent key; ties share evenly."""
+
+    def worth(subset: Sequence[int]) -> Fraction:
+        votes = Counter(keys[i] for i in subset)
+        winners = [key for key in votes if votes[key] == max(votes.values())]
+        return mean([mean([rewards[i] for i in subset if keys[i] == key]) for key in winners])
+
+    return worth
+
+
+def mean_worth(worth: Worth, n: int, k: int) -> Fraction:
+    """The mean over all k-subsets."""
+    return mean([worth(subset) for subset in combinations(range(n), k)])
+
+
+def worth_weights(
+    worth: Worth, ratios: Rationals, k: int, weight: SubsetWeight, baseline: Callable[[int, Sequence[int]], Fraction]
+) -> list[Fraction]:
+    """(1/C) Σ_{S∌i} weight(ρ of S) (worth(S+i) − baseline(i, S)), S of k − 1."""
+    n = len(ratios)
+    sums = [Fraction(0)] * n
+    for i in range(n):
+        for rest in combinations([l for l in range(n) if l != i], k - 1):
+            sums[i] += weight([ratios[l] for l in rest]) * (worth([*rest, i]) - baseline(i, rest))
+    return [total / comb(n, k) for total in sums]
+
+
+def no_baseline(i: int, rest: Sequence[int]) -> Fraction:
+    return Fraction(0)
+
+
+def stand_ins(worth: Worth, n: int) -> Callable[[int, Sequence[int]], Fraction]:
+    """Each of the others in the place of i."""
+    return lambda i, rest: mean([worth([*rest, l]) for l in range(n) if l != i and l not in rest])
+
+
 def mean(values: Rationals) -> Fraction:
     return sum(values, Fraction(0)) / len(values)
 
@@ -90,6 +143,11 @@ def groups(n: int, count: int, seed: int) -> tuple[list[list[Fraction]], list[li
     rewards = [[Fraction(source.randint(-6, 6), 4) for _ in range(n)] for _ in range(count - 1)]
     ratios = [[Fraction(source.randint(1, 40), 16) for _ in range(n)] for _ in range(count)]
     return [*rewards, [Fraction(3, 4)] * n], ratios
+
+
+def rewards_for(objective: Objective, rewards: Tensor) -> Tensor:
+    """Rewards that it takes: right and wrong, where it is about that."""
+    return (rewards > 0).to(rewards) if objective.binary else rewards
 
 
 def tensor(values: Sequence[Rationals] | Rationals, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -34,6 +34,7 @@ WEIGHTS = {
     **{
         f"objective {name}": lambda r, rho, k, name=name: get_objective(name)(r, k, rho).values
         for name in objective_names()
+        if not get_objective(name).binary
     },
 }
 WITH_RATIOS = {

@@ -1,5 +1,6 @@
 """The tables of docs/mathematics.md are what the code gives."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 
 from openrlhf_maxk.objectives import exact_weights, first_order_weights, get_objective, leave_one_out, marginal_gain
 from openrlhf_maxk.objectives import on_policy_weights as on_policy
+from openrlhf_maxk.objectives.strategy import rank_weights_of
 
-from .policy import N, Situation, true_gradient
+from .policy import LOGITS, REWARDS, N, Situation, true_gradient
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mathematics.md").read_text(encoding="utf-8")
 
@@ -45,6 +47,26 @@ def test_spread(k, variation):
     length = true_gradient(k).norm().item()
     cells = [f"{situation.spread(rho * weight) / length:.3g}" for weight in weights]
     assert f"| {k} | {variation:g} | {' | '.join(cells)} |" in TEXT
+
+
+@pytest.mark.parametrize("strategy", ["max", "mean_of_best:2", "median", "quantile:0.25", "min"])
+@pytest.mark.parametrize("variation", [0, 0.3])
+def test_spread_of_strategies(strategy, variation):
+    situation = situation_of(variation)
+    r, rho = situation.rewards, situation.ratios
+    weights = [
+        exact_weights(r, rho, 4, strategy=strategy),
+        marginal_gain(r, 4, rho, strategy=strategy),
+        leave_one_out(r, 4, rho, strategy=strategy),
+    ]
+    logits = LOGITS.clone().requires_grad_()
+    outcomes = torch.tensor(list(product(range(5), repeat=4)))
+    worth = (
+        REWARDS[outcomes].sort(-1, descending=True).values @ torch.tensor(rank_weights_of(strategy, 4).values).double()
+    )
+    length = torch.autograd.grad((logits.softmax(0)[outcomes].prod(-1) * worth).sum(), logits)[0].norm().item()
+    cells = [f"{situation.spread(rho * weight) / length:.3g}" for weight in weights]
+    assert f"| `{strategy}` | {variation:g} | {' | '.join(cells)} |" in TEXT
 
 
 BIASES = {

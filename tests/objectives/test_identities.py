@@ -1,5 +1,7 @@
 """Identities of the weights, and F's own gradient by autograd."""
 
+from math import comb
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,12 @@ from openrlhf_maxk.objectives import (
     max_at_k,
     on_policy_weights,
 )
-from openrlhf_maxk.objectives.order import subset_shares
+
+
+def subset_shares(n: int, k: int) -> Tensor:
+    """C(i−1, k−1)/C(n, k) for i = 1..n."""
+    return torch.tensor([comb(i, k - 1) / comb(n, k) for i in range(n)], dtype=torch.float64)
+
 
 SIZES = [(2, 1), (5, 2), (8, 3), (9, 9), (16, 8), (33, 5), (40, 39), (64, 32)]
 
@@ -34,7 +41,7 @@ def assert_equal(actual, expected, tolerance=1e-13):
 def off_policy_max_at_k(rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
     """F of sorted rewards, with means of products in place of sums, open to autograd; (batch, n) -> (batch,)."""
     n = rewards.shape[-1]
-    share = subset_shares(n, k, 1, rewards.device)
+    share = subset_shares(n, k)
     means = [torch.ones_like(ratios[:, 0])] + [torch.zeros_like(ratios[:, 0])] * (k - 1)
     value = torch.zeros_like(ratios[:, 0])
     for t in range(1, n + 1):
@@ -68,7 +75,7 @@ def test_on_policy_identities(case):
     weights = on_policy_weights(r, k)
     assert_equal(weights.sum(-1), k * max_at_k(r, k))
     assert_equal(weights[:, -1], k / n * r[:, -1])
-    assert_equal(weights.diff(dim=-1), subset_shares(n, k, 1, r.device)[:-1] * r.diff(dim=-1))
+    assert_equal(weights.diff(dim=-1), subset_shares(n, k)[:-1] * r.diff(dim=-1))
 
 
 def test_marginal_gain_climbs_by_shares_of_the_gaps(case):
@@ -77,7 +84,7 @@ def test_marginal_gain_climbs_by_shares_of_the_gaps(case):
         return  # RLOO: below
     gains = marginal_gain(r, k)
     assert gains[:, 0].eq(0).all()
-    assert_equal(gains.diff(dim=-1), subset_shares(r.shape[-1], k, 1, r.device)[1:] * r.diff(dim=-1))
+    assert_equal(gains.diff(dim=-1), subset_shares(r.shape[-1], k)[1:] * r.diff(dim=-1))
 
 
 def test_marginal_gain_is_the_weight_less_the_subset_without(case):

@@ -18,16 +18,24 @@ from openrlhf_maxk.objectives import (
     registry,
 )
 
-SHIPPED = {
+from .oracle import rewards_for
+
+BINARY = {"nsr", "passk_training", "w_reinforce"}
+SHIPPED = BINARY | {
     "bon_loo1",
     "bon_max_mean",
     "bon_max_second",
     "bon_mean",
+    "dr_grpo",
     "grpo",
     "grpo_passk",
+    "maxpo",
+    "maxrl",
     "offpolicy_bon",
     "offpolicy_bon_paper",
+    "pkpo",
     "rloo",
+    "rs_grpo",
 }
 
 
@@ -153,7 +161,7 @@ def test_offpolicy_bon_leaves_out_where_it_can(correction):
     torch.testing.assert_close(result, 4 * marginal_gain(r, 4, rho, correction))
 
 
-@pytest.mark.parametrize("name", sorted(SHIPPED - {"offpolicy_bon_paper"}))
+@pytest.mark.parametrize("name", sorted(SHIPPED - BINARY - {"offpolicy_bon_paper"}))
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -1 / 3, 1e6])
 @pytest.mark.parametrize("n", [1, 2, 7, 16])
 @pytest.mark.parametrize("baseline", ["marginal", "leave_one_out"])
@@ -173,7 +181,7 @@ def test_equal_rewards_where_they_are_said_not_to_give_zero():
     torch.testing.assert_close(advantages("offpolicy_bon", r, 2, rho, baseline="none"), row(3, 2.5, 1.5))
 
 
-@pytest.mark.parametrize("name", sorted(SHIPPED))
+@pytest.mark.parametrize("name", sorted(SHIPPED - BINARY))
 def test_groups_of_one(name):
     result = get_objective(name)(torch.tensor([[2.0]]), 1, torch.tensor([[1.5]]))
     assert result.values.tolist() == [[0.0]]
@@ -206,7 +214,8 @@ def test_no_ratios_are_ratios_of_one():
 def test_score_loss_weights_carry_the_ratio_once():
     r, rho = row(0.5, 0, 2, 0.25), row(0.5, 1.1, 1.5, 0.9)
     for name in sorted(SHIPPED):
-        result = get_objective(name)(r, 2, rho, delta_clip=0.3)
+        objective = get_objective(name)
+        result = objective(rewards_for(objective, r), 2, rho, delta_clip=0.3)
         factor = 1 if name == "offpolicy_bon_paper" else row(0.7, 1.1, 1.3, 0.9)
         torch.testing.assert_close(result.for_score_loss(), factor * result.values)
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from openrlhf_maxk.objectives import objective_names
 from openrlhf_maxk.options import run_record
 from openrlhf_maxk.options.maxk import ENVIRONMENT, KSchedule, MaxKOptions, add_arguments, options_of
 from openrlhf_maxk.options.run_record import OtherRun
@@ -52,7 +53,7 @@ def test_the_largest_k_is_at_an_end():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"objectiv": "grpo"}, r"unknown option maxk\.objectiv; known: objective, k, correction"),
+        ({"objectiv": "grpo"}, r"unknown option maxk\.objectiv; known: objective, strategy, k"),
         ({"objective": "best"}, r"no objective named 'best'; known: .*offpolicy_bon"),
         ({"correction": "second"}, r"--maxk\.correction second is not one of none, first, exact"),
         ({"baseline": "mean"}, r"--maxk\.baseline mean is not one of marginal, leave_one_out, none"),
@@ -203,3 +204,25 @@ def test_a_write_that_is_cut_off_leaves_the_old_record(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_record.write(str(tmp_path), {"a": 2})
     assert run_record.read(str(tmp_path)) == {"a": 1} == json.loads((tmp_path / run_record.FILE).read_text())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("best", r"--maxk\.strategy: strategy must be one of max, min, .* got 'best'"),
+        ("vote", r"--maxk\.strategy: strategy vote needs to know more of the samples than their rewards"),
+        ("quantile:2", r"--maxk\.strategy: strategy quantile:p needs p between 0"),
+    ],
+)
+def test_strategies_that_cannot_be_trained(strategy, message):
+    with pytest.raises(ValueError, match=message):
+        MaxKOptions.make(strategy=strategy)
+
+
+def test_the_help_lists_the_objectives():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    text = " ".join(parser.format_help().split())
+    assert "maxrl: MaxRL (Tajwar et al. 2026, arXiv:2602.02710)" in text
+    for name in objective_names():
+        assert f" {name}: " in text

@@ -45,6 +45,12 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
     ),
     ("maxk.correction", {**CONTRAST, "maxk__objective": "rloo"}, CONTRAST),
     (
+        "maxk.objective",
+        {"maxk__objective": "nsr", "maxk__format_reward": 0.1},
+        {"maxk__objective": "maxrl", "maxk__format_reward": 0.1},
+        {"maxk__objective": "nsr"},
+    ),
+    (
         "algo.dynamic_filtering_enable",
         {"algo__dynamic_filtering_enable": True, **MODEL},
         MODEL,
@@ -390,3 +396,15 @@ def test_a_schedule_that_is_passed_through_can_be_made(name):
     optimizer.step()
     scheduler.step()
     assert scheduler.get_last_lr()[0] > 0
+
+
+@pytest.mark.parametrize("strategy", ["max", "min"])
+def test_other_strategies_than_max_also_push_down(refused, strategy):
+    lines = refused(actor__dual_clip=3.0, maxk__strategy=strategy, **PPO)
+    assert bool(lines) == (strategy == "max")
+
+
+def test_only_some_objectives_have_a_strategy(refused):
+    (line,) = refused(maxk__strategy="min", maxk__objective="pkpo")
+    assert line.startswith("--maxk.strategy min with another --maxk.objective")
+    assert refused(maxk__strategy="min") == []

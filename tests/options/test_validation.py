@@ -31,6 +31,10 @@ REFUSED = {
         ["--maxk.k 5 is larger than the group", "raise --rollout.n_samples_per_prompt 4 to at least 5"],
     ),
     "k above n at the end": ({"maxk__k": "1:9"}, ["--maxk.k 1:9", "at least 9"]),
+    "k below q": (
+        {"maxk__k": "4:2", "maxk__strategy": "mean_of_best:3"},
+        ["--maxk.strategy mean_of_best:3 looks at 3 samples", "--maxk.k 4:2 has only 2: raise it to at least 3"],
+    ),
     "no stand-in": (
         {"maxk__k": 4, "maxk__baseline": "leave_one_out"},
         ["--maxk.baseline leave_one_out needs k below the group size 4"],

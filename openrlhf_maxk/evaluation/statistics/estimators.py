@@ -34,7 +34,7 @@ def reach_probability(n: int, ks: npt.ArrayLike) -> FloatArray:
     Returns shape (K, n + 1); row k is NaN where k > n. The first column is exactly 0, and columns with n - c < k are
     exactly 1.
     """
-    k = _checked_ks(ks)[:, None].astype(np.float64)
+    k = checked_ks(ks)[:, None].astype(np.float64)
     remaining = np.arange(n, 0, -1, dtype=np.float64)  # n - c + 1 for c = 1..n
     factors = np.maximum(remaining - k, 0.0) / remaining
     missed = np.concatenate([np.ones((len(k), 1)), np.cumprod(factors, axis=1)], axis=1)
@@ -47,7 +47,7 @@ def pass_at_k(correct: npt.ArrayLike, samples: npt.ArrayLike, ks: npt.ArrayLike)
 
     Returns shape (P, K), NaN where k exceeds a problem's samples.
     """
-    ks = _checked_ks(ks)
+    ks = checked_ks(ks)
     correct = _checked_counts("correct", correct)
     samples = np.broadcast_to(_checked_counts("samples", samples), correct.shape)
     if np.any(correct > samples):
@@ -66,7 +66,7 @@ def max_at_k(rewards: Sequence[npt.ArrayLike] | FloatArray, ks: npt.ArrayLike) -
     ``rewards``: shape (P, n), or P one-dimensional groups whose sizes may differ; any finite numbers, in any order.
     Returns shape (P, K), NaN where k exceeds a problem's samples.
     """
-    ks = _checked_ks(ks)
+    ks = checked_ks(ks)
     groups = [np.asarray(group, dtype=np.float64) for group in rewards]
     for p, group in enumerate(groups):
         if group.ndim != 1:
@@ -85,7 +85,12 @@ def max_at_k(rewards: Sequence[npt.ArrayLike] | FloatArray, ks: npt.ArrayLike) -
     return out
 
 
-def _checked_ks(ks: npt.ArrayLike) -> IntArray:
+def checked_ks(ks: npt.ArrayLike) -> IntArray:
+    """One or more k as integers, shape (K,).
+
+    Raises:
+        ValueError: if one is no integer from 1 on.
+    """
     array = np.atleast_1d(np.asarray(ks))
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or np.any(array < 1):
         raise ValueError(f"ks must be positive integers, not {ks!r}")

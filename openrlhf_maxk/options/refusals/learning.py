@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openrlhf_maxk.objectives import get_objective
 from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run, kl_in_rewards
 
 
@@ -17,7 +18,7 @@ def _has_baseline(run: Run) -> bool:
 
 def _never_negative(run: Run) -> bool:
     """No token has a negative advantage, in a loss that would treat it differently."""
-    marginal = _has_baseline(run) and run.maxk.baseline == "marginal"
+    marginal = _has_baseline(run) and run.maxk.baseline == "marginal" and run.maxk.strategy == "max"
     return marginal and run.maxk.loss != "score" and not kl_in_rewards(run)
 
 
@@ -69,11 +70,24 @@ OBJECTIVE = (
         bad=lambda baseline: baseline == "none",
     ),
     Rule(
-        "maxk.correction maxk.baseline",
+        "maxk.correction maxk.baseline maxk.strategy",
         "only offpolicy_bon and objectives of your own have that choice",
         LEAVE_OUT,
         when="with another --maxk.objective of this package than offpolicy_bon",
         holds=lambda run: not _has_baseline(run) and not run.maxk.objective.endswith(".py"),
+    ),
+    Rule(
+        "maxk.objective",
+        "it is about right and wrong, and rewards would be fractions",
+        "use --maxk.reward binary and no terms, or another objective",
+        when="with --maxk.problems and --maxk.reward continuous, --maxk.format_reward or --maxk.length_penalty",
+        holds=lambda run: (
+            (run.maxk.problems is not None and run.maxk.reward == "continuous")
+            or run.maxk.format_reward > 0
+            or run.maxk.length_penalty > 0
+        ),
+        values="`nsr`, `passk_training` or `w_reinforce`",
+        bad=lambda objective: not objective.endswith(".py") and get_objective(objective).binary,
     ),
     Rule(
         "algo.dynamic_filtering_enable",

@@ -1,4 +1,4 @@
-"""The objectives that come with the package. Each is for a loss that averages over the n completions of a group.
+"""max@k, one sample, and the paper's comparisons. Each is for a loss that averages over the n completions of a group.
 
 In formulas, mean and std are over the group; std divides by n − 1 and has 1e-9 added, as in OpenRLHF. A group of equal
 rewards gets 0 everywhere; ``offpolicy_bon_paper`` and ``offpolicy_bon`` without a baseline differ, as said there.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .baselines import contrast, gain
-from .choices import Baseline, Form, Order
-from .exact import exact
-from .first_order import first_order
-from .on_policy import transformed_rewards
-from .registry import ObjectiveOptions, register
+from ..baselines import contrast, gain
+from ..choices import Baseline, Form, Order
+from ..exact import exact
+from ..first_order import first_order
+from ..on_policy import on_policy
+from ..order import SortedGroups
+from ..registry import ObjectiveOptions, register
+from ..strategy import MAX, rank_weights_of
 
 
 @register("grpo")
@@ -32,7 +34,7 @@ def rloo(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions) -> 
 
     The unbiased gradient of the mean reward, at any distance from the sampling policy; k has no part in it.
     """
-    return rewards.shape[-1] * gain(rewards, 1, None, Order.NONE)
+    return on_policy_gains(rewards, 1)
 
 
 @register("bon_max_mean")
@@ -66,7 +68,7 @@ def bon_loo1(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions)
     The definition, not the recursion printed in arXiv:2510.23393, appendix A, which differs from it and is biased.
     Assumes on-policy samples: the others' ratios are taken as 1. k = 1 is RLOO.
     """
-    return rewards.shape[-1] * gain(rewards, k, None, Order.NONE)
+    return on_policy_gains(rewards, k)
 
 
 @register("bon_mean")
@@ -75,7 +77,8 @@ def bon_mean(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions)
 
     Assumes on-policy samples. The z-score bends the direction of the gradient, and leaves nothing at k = n.
     """
-    return _z_score(transformed_rewards(rewards, k))
+    groups = SortedGroups.of(rewards)
+    return _z_score(groups.restore(on_policy(groups, MAX.rank_weights(k))))
 
 
 @register("offpolicy_bon_paper", form=Form.SCORE)
@@ -86,7 +89,9 @@ def offpolicy_bon_paper(rewards: Tensor, k: int, ratios: Tensor, options: Object
     loss that ratio counts twice; the z-score bends the direction; a group of equal rewards gets advantages that come
     from its ratios alone. ``offpolicy_bon`` has none of the three.
     """
-    return _z_score(first_order(rewards, ratios, k, Form.SCORE))
+    groups = SortedGroups.of(rewards)
+    weights = first_order(groups, groups.sort(ratios), MAX.rank_weights(k), Form.SCORE)
+    return _z_score(groups.restore(weights))
 
 
 @register("offpolicy_bon")
@@ -100,17 +105,21 @@ def offpolicy_bon(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOpt
       has no others, and gets ``marginal``.
     * ``none``: 0. A group of equal rewards keeps its weights: without them the gradient would be biased.
 
-    ``correction``: ``exact``; ``first`` replaces ρ(I∖i) by 1 + Σδ; ``none`` by 1.
+    ``correction``: ``exact``; ``first`` replaces ρ(I∖i) by 1 + Σδ; ``none`` by 1. ``strategy``: another worth of k
+    samples than their maximum; then ``marginal`` is the worth with the lowest of the others in the place of i.
     """
-    n = rewards.shape[-1]
+    n, groups, ranks = rewards.shape[-1], SortedGroups.of(rewards), rank_weights_of(options.strategy, k)
+    rho = groups.sort(ratios)
     if options.baseline is Baseline.LEAVE_ONE_OUT and k < n:
-        return n * contrast(rewards, k, ratios, options.correction)
-    if options.baseline is not Baseline.NONE:
-        return n * gain(rewards, k, ratios, options.correction)
-    if options.correction is Order.NONE:
-        return n * transformed_rewards(rewards, k)
-    weights = exact if options.correction is Order.EXACT else first_order
-    return n * weights(rewards, ratios, k, Form.RATIO)
+        weights = contrast(groups, rho, ranks, options.correction)
+    elif options.baseline is not Baseline.NONE:
+        weights = gain(groups, rho, ranks, options.correction)
+    elif options.correction is Order.NONE:
+        weights = on_policy(groups, ranks)
+    else:
+        order = exact if options.correction is Order.EXACT else first_order
+        weights = order(groups, rho, ranks, Form.RATIO)
+    return n * groups.restore(weights)
 
 
 @register("grpo_passk")
@@ -124,6 +133,12 @@ def grpo_passk(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOption
     top = rewards.topk(2, dim=-1)
     lead = (top.values[..., :1] - top.values[..., 1:]) / _std(rewards)
     return torch.zeros_like(rewards).scatter_(-1, top.indices[..., :1], lead)
+
+
+def on_policy_gains(rewards: Tensor, k: int) -> Tensor:
+    """n times the marginal gain of on-policy samples."""
+    groups = SortedGroups.of(rewards)
+    return rewards.shape[-1] * groups.restore(gain(groups, None, MAX.rank_weights(k), Order.NONE))
 
 
 def _z_score(values: Tensor) -> Tensor:
