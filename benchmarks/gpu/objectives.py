@@ -20,6 +20,7 @@ Choice = tuple[str, Order, Baseline]  # an objective's name, and what it is open
 Function = Callable[[Tensor, Tensor, int], Tensor]  # rewards and ratios (groups, n), k
 
 MOST = {torch.float64: 1e-12, torch.float32: 1e-6}  # differences from the CPU, relative to the largest value
+STRATEGIES = ("max", "min", "mean_of_best:1", "median", "quantile:0.25")
 SHAPES = ((64, 8, 4), (64, 8, 1), (8, 64, 16), (64, 3, 2))  # groups, n, k
 
 
@@ -29,7 +30,15 @@ def functions() -> dict[str, Function]:
         "max_at_k": lambda r, p, k: objectives.max_at_k(r, k),
         "pass_at_k": lambda r, p, k: objectives.pass_at_k((r > 0.5).to(r.dtype), k),
         "on_policy_weights": lambda r, p, k: objectives.on_policy_weights(r, k),
+        "vote_at_k": lambda r, p, k: objectives.vote_at_k(r, _answers(r), k),
     }
+    for name in STRATEGIES:
+        found[f"value_at_k {name}"] = lambda r, p, k, name=name: objectives.value_at_k(r, k, name)
+        found[f"exact_weights {name}"] = lambda r, p, k, name=name: objectives.exact_weights(r, p, k, strategy=name)
+    for baseline in Baseline:
+        found[f"vote_weights {baseline}"] = lambda r, p, k, baseline=baseline: objectives.vote_weights(
+            r, _answers(r), min(k, 4), p, baseline
+        )
     for form in Form:
         found[f"exact_weights {form}"] = lambda r, p, k, form=form: objectives.exact_weights(r, p, k, form)
         found[f"first_order_weights {form}"] = lambda r, p, k, form=form: objectives.first_order_weights(r, p, k, form)
@@ -51,7 +60,14 @@ def choices() -> Iterator[Choice]:
 def _advantages(choice: Choice, rewards: Tensor, ratios: Tensor, k: int) -> Tensor:
     name, correction, baseline = choice
     objective = objectives.get_objective(name)
+    if objective.binary:
+        rewards = (rewards > 0.5).to(rewards.dtype)
     return objective(rewards, k, ratios, correction=correction, baseline=baseline).values
+
+
+def _answers(rewards: Tensor) -> Tensor:
+    """Keys to vote over: three of them."""
+    return (3 * rewards).long().clamp(max=2)
 
 
 def objectives_part(bench: Bench) -> Iterator[Record]:
@@ -113,6 +129,8 @@ def _ragged(device: str, choice: Choice) -> float | str:
     groups = torch.cat([torch.arange(len(sizes)).repeat_interleave(sizes), torch.full((3,), FILLER)])
     groups = groups[torch.randperm(len(groups), generator=random)]
     rewards = torch.randint(0, 9, groups.shape, generator=random) / 8
+    if objectives.get_objective(choice[0]).binary:
+        rewards = rewards.round()
     log_ratios = 0.3 * torch.randn(groups.shape, generator=random)
     columns = (groups, rewards, log_ratios, torch.full_like(groups, 2))
     options = MaxKOptions.make(**dict(zip(("objective", "correction", "baseline"), map(str, choice), strict=True)))
