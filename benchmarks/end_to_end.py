@@ -5,18 +5,20 @@
     python benchmarks/end_to_end.py --trl-python trl/bin/python \\
         --model outputs/mini/base_model --problems outputs/mini/problems
 
-Whole programs take turns on the same cores: ``openrlhf_maxk.cli.train`` (Ray, vLLM, DeepSpeed) and TRL's ``GRPOTrainer``
-(transformers generates), with the same model in float32, prompts, reward function, group size, lengths and optimizer
-steps, and no KL. A step is what lies between the ends of two rollouts' last optimizer steps or, for this package,
-between two steps' entries in its log: generation, reward, log-probs, updates, weights to vLLM, logging. The first step
-of each run, with everything before it, does not count.
+Whole programs take turns on the same cores: ``openrlhf_maxk.cli.train`` (Ray, vLLM, DeepSpeed) and TRL's
+``GRPOTrainer`` (transformers generates), with the same model in float32, prompts, reward function, group size, lengths
+and optimizer steps, and no KL. A step is what lies between the ends of two rollouts' last optimizer steps or, for this
+package, between two steps' entries in its log: generation, reward, log-probs, updates, weights to vLLM, logging. The
+first step of each run, with everything before it, does not count.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -44,16 +46,20 @@ def main() -> None:
     parser.add_argument("--trl-python", type=Path, required=True, help="the Python of an environment that has TRL")
     parser.add_argument("--model", type=Path, required=True, help="a Hugging Face folder")
     parser.add_argument("--problems", type=Path, required=True, help="a folder with train.jsonl")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3], help="over each rollout: a row of the table each")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[1, 3], help="over each rollout: a row of the table each"
+    )
     parser.add_argument("--steps", type=int, default=9, help="steps of a run; the first does not count")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each; who goes first changes every round")
     parser.add_argument("--cores", type=int, default=2, help="cores and threads of each")
+    parser.add_argument("--our-options", type=shlex.split, default=[], help="more of cli.train's, as one text")
     parser.add_argument("--trl-options", type=json.loads, default={}, help="more of GRPOConfig's, as JSON")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[: options.cores]
     os.sched_setaffinity(0, cores)
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's own is 15: what else runs on the machine would meet only one of the two
+    # Ray's own is 15: other work on the machine would slow down one of the two only.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     contestants = (ours, trl)
     rows = []
     for epochs in options.epochs:
@@ -67,7 +73,7 @@ def main() -> None:
         rows.append(row(epochs, runs[ours], runs[trl]))
     versions = runs[ours][0].versions | {f"TRL's {name}": found for name, found in runs[trl][0].versions.items()}
     print(", ".join(f"{name} {found}" for name, found in versions.items()))
-    print("| epochs | ours: s a step | completions/s | tokens each | TRL: s a step | completions/s | tokens each | ratio |")
+    print("| epochs | ours: s a step | completions/s | tokens | TRL: s a step | completions/s | tokens | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
@@ -97,6 +103,7 @@ def ours(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
         *("--actor.lr_scheduler", "constant", "--actor.lr_warmup_ratio", 0),
         *("--ckpt.output_dir", folder / "model", "--ckpt.path", folder / "checkpoints"),
         *("--logger.tensorboard_dir", folder / "tensorboard"),
+        *options.our_options,
     ]
     execute(command)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -124,7 +131,7 @@ def trl(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
         "epochs": epochs,
         "steps": options.steps,
         "learning_rate": LEARNING_RATE,
-        "threads": options.cores,
+        "threads": len(os.sched_getaffinity(0)),
         "extra": options.trl_options,
     }
     (folder / "settings.json").write_text(json.dumps(settings))
@@ -134,7 +141,7 @@ def trl(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
 
 
 def between(ends: list[float]) -> list[float]:
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(ends)]
 
 
 def checked(seconds: list[float], lengths: list[float], versions: dict[str, str], steps: int) -> Run:

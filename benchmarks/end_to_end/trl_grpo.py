@@ -1,6 +1,6 @@
 """TRL's side, run by the Python that has TRL: GRPO with the settings of a JSON file, seconds per rollout to another.
 
-    TRL_PYTHON trl_grpo.py settings.json measured.json
+TRL_PYTHON trl_grpo.py settings.json measured.json
 """
 
 from __future__ import annotations
