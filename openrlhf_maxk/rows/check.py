@@ -13,6 +13,7 @@ from openrlhf_maxk.rows.attention import KINDS, RowsUnsupported
 
 LAYERS = ("full_attention", "sliding_attention")
 ROUNDING = {8: 1e-9, 4: 1e-4, 2: 0.03}  # nats a token that are never taken for more than rounding, by bytes of a number
+SEQUENCES, CONTEXT, ANSWER = 6, 256, 64  # compared: so many at most, so many tokens before and from the first action
 MOST = 0.2  # nats a token that are never taken for rounding
 Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -29,10 +30,26 @@ class Verdict:
 OFF = Verdict(False, "--maxk.rows off")
 
 
-def few(sequences: torch.Tensor, action_mask: torch.Tensor, most: int = 6) -> torch.Tensor:
-    """Which sequences of a batch to compare, int64: the first ones that have actions; without any, the first."""
-    rows = torch.nonzero(action_mask.bool().any(1)).squeeze(-1)[:most]
-    return rows if len(rows) else torch.zeros(1, dtype=torch.long, device=sequences.device)
+def few(batch: Batch) -> Batch:
+    """What of a batch is compared: a few of its sequences, and of those what stands around the first action.
+
+    The padded pass makes logits of all positions, which for whole long sequences may be more than there is memory for.
+    """
+    sequences, action_mask, attention_mask = batch
+    width = sequences.shape[1]
+    actions = torch.zeros_like(sequences, dtype=torch.bool)
+    actions[:, width - action_mask.shape[1] :] = action_mask.bool()
+    rows = torch.nonzero(actions.any(1)).squeeze(-1)
+    rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=sequences.device)
+    first = actions[rows].long().argmax(1)
+    near = (first - first[0]).abs() <= CONTEXT
+    rows, first = rows[near][:SEQUENCES], first[near][:SEQUENCES]
+    start, end = max(int(first.min()) - CONTEXT, 0), int(first.max()) + ANSWER
+    place = torch.arange(width, device=sequences.device)
+    kept = (place >= first[:, None] - CONTEXT) & (place < first[:, None] + ANSWER)
+    present = attention_mask[rows] * kept
+    actions = (actions[rows] & kept).to(action_mask.dtype)
+    return sequences[rows, start:end], actions[:, start + 1 : end], present[:, start:end]
 
 
 def verdict(padded: Pass, in_a_row: Pass, batch: Batch, config: Any, dtype: torch.dtype) -> Verdict:
@@ -51,7 +68,7 @@ def verdict(padded: Pass, in_a_row: Pass, batch: Batch, config: Any, dtype: torc
             error, noise = _distance(found, expected, batch[1]), _distance(wider, expected, batch[1])
         except RowsUnsupported as refusal:
             reason = str(refusal)
-        except (TypeError, ValueError, RuntimeError) as failure:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as failure:
             reason = f"it cannot compute one ({type(failure).__name__}: {failure})"
     allowed = min(8 * noise + ROUNDING[dtype.itemsize], MOST)
     if not reason and not error <= allowed:

@@ -97,8 +97,7 @@ class GroupRows(Upstream):
     @torch.no_grad()
     def _compare(self, sequences: torch.Tensor, action_mask: torch.Tensor, attention_mask: torch.Tensor) -> Verdict:
         """Both passes on a few sequences of the batch, on all ranks at the same time."""
-        chosen = few(sequences, action_mask)
-        batch = (sequences[chosen], action_mask[chosen], attention_mask[chosen])
+        batch = few((sequences, action_mask, attention_mask))
 
         def padded(sequences: torch.Tensor, actions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
             return super(GroupRows, self).forward(sequences, actions, present)

@@ -120,13 +120,31 @@ def test_a_small_error_is_not_rounding(monkeypatch):
     assert_falls_back(actor, "its log-probs differ by 0.001")
 
 
-def test_what_is_compared_is_small_and_has_actions():
-    ids, actions, _ = BATCH
-    assert few(ids, actions).tolist() == [0, 1, 2, 3, 4, 5]
-    actions = actions.clone()
+def test_of_short_sequences_all_is_compared():
+    ids, actions, present = few(BATCH)
+    for found, given in zip((ids, actions, present), BATCH, strict=True):
+        assert torch.equal(found, given[:6])
+    actions = BATCH[1].clone()
     actions[:3] = 0
-    assert few(ids, actions).tolist() == [3, 4, 5, 6]
-    assert few(ids, torch.zeros_like(actions)).tolist() == [0]
+    assert torch.equal(few((BATCH[0], actions, BATCH[2]))[0], BATCH[0][3:])
+    ids, actions, _ = few((BATCH[0], torch.zeros_like(actions), BATCH[2]))
+    assert len(ids) == 1
+    assert not actions.any()
+
+
+@pytest.mark.parametrize("padding", [{}, {"left": 7, "right": 3}])
+def test_of_long_sequences_little_is_compared(padding):
+    """The padded pass makes logits of every position that it is given."""
+    long, other = list(range(1, 61)) * 20, list(range(60, 0, -1)) * 40
+    batch = batch_of([(long, [5, 6] * 500), (long, [7]), (other, [8, 9])], **padding)
+    ids, actions, present = few(batch)
+    assert ids.shape == (2, 256 + 64), "the third begins elsewhere"
+    assert ids[0].tolist() == long[-256:] + [5, 6] * 32
+    assert ids[1][present[1].bool()].tolist() == [*long[-256:], 7]
+    assert actions.sum(1).tolist() == [64, 1]
+    actor = make_actor()
+    actor(*batch)
+    assert actor.rows.agree, actor.rows.reason
 
 
 def test_another_rank_that_does_not_agree(monkeypatch):
