@@ -58,7 +58,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[: options.cores]
     os.sched_setaffinity(0, cores)
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
-    # Ray's own is 15: other work on the machine would slow down one of the two only.
+    # Ray's own is 15: other work on the machine would slow down one of the two only. The name is Ray's.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     contestants = (ours, trl)
     rows = []

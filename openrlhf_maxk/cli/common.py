@@ -27,6 +27,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
 
     Exits with one line, without the usage, for a value that is not what its option takes.
     """
+    # The parser is OpenRLHF's own, so no subclass can say what an error does.
     parser.error = functools.partial(_exit, parser)  # type: ignore[method-assign]
     flat, extra = parser.parse_known_args(argv)
     names = [word.partition("=")[0] for word in extra if word.startswith("--")]

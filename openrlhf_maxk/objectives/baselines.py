@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .checks import as_given, checked_ratios, checked_rewards, checked_scores
+from .checks import as_given, checked_ratios
 from .choices import Order
 from .columns import by_columns
-from .order import SortedGroups, rank_shares, sum_above, sum_below
+from .order import SortedGroups, rank_shares, sorted_groups, sum_above, sum_below
 from .strategy import MAX, RankWeights, Strategy, rank_weights_of
 from .symmetric import leading_shares, removal, shares_and_removal
 
@@ -246,7 +246,7 @@ def _checked(
     strategy: Strategy | str | Sequence[float],
     scores: Tensor | None,
 ) -> tuple[SortedGroups, Tensor | None, Order]:
-    groups = SortedGroups.of(checked_rewards(rewards, k), checked_scores(scores, rewards, strategy))
+    groups = sorted_groups(rewards, k, strategy, scores)
     if order is None:
         order = Order.NONE if ratios is None else Order.EXACT
     order = Order.named(order, "order")

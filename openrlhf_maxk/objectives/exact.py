@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import as_given, checked_ratios, checked_rewards, checked_scores
+from .checks import as_given, checked_ratios
 from .choices import Form
 from .columns import by_columns
-from .order import SortedGroups
+from .order import SortedGroups, sorted_groups
 from .strategy import MAX, RankWeights, Strategy, rank_weights_of
 from .symmetric import derivative
 
@@ -54,8 +54,7 @@ def exact_weights(
             ``form``.
     """
     form = Form.named(form, "form")
-    checked = checked_rewards(rewards, k)
-    groups = SortedGroups.of(checked, checked_scores(scores, rewards, strategy))
+    groups = sorted_groups(rewards, k, strategy, scores)
     rho = groups.sort(checked_ratios(ratios, rewards))
     return as_given(groups.restore(exact(groups, rho, rank_weights_of(strategy, k), form)), rewards)
 

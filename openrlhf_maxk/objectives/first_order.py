@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import as_given, checked_ratios, checked_rewards, checked_scores
+from .checks import as_given, checked_ratios
 from .choices import Form
-from .order import SortedGroups, rank_shares, sum_above, sum_below
+from .order import SortedGroups, rank_shares, sorted_groups, sum_above, sum_below
 from .strategy import MAX, RankWeights, Strategy, rank_weights_of
 
 
@@ -44,8 +44,7 @@ def first_order_weights(
             ``form``.
     """
     form = Form.named(form, "form")
-    checked = checked_rewards(rewards, k)
-    groups = SortedGroups.of(checked, checked_scores(scores, rewards, strategy))
+    groups = sorted_groups(rewards, k, strategy, scores)
     rho = groups.sort(checked_ratios(ratios, rewards))
     return as_given(groups.restore(first_order(groups, rho, rank_weights_of(strategy, k), form)), rewards)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .checks import as_given, checked_correct, checked_rewards, checked_scores
-from .order import SortedGroups, rank_shares
+from .checks import as_given, checked_correct
+from .order import rank_shares, sorted_groups
 from .strategy import MAX, Strategy, rank_weights_of
 
 
@@ -32,11 +32,10 @@ def value_at_k(
     Raises:
         ValueError: see :mod:`~openrlhf_maxk.objectives.checks` and :func:`~.strategy.rank_weights_of`.
     """
-    checked = checked_rewards(rewards, k)
+    groups = sorted_groups(rewards, k, strategy, scores)
     weights = rank_weights_of(strategy, k)
-    groups = SortedGroups.of(checked, checked_scores(scores, rewards, strategy))
-    n = checked.shape[-1]
-    shares = rank_shares(n - 1, k - 1, weights.values, checked.device)
+    n = rewards.shape[-1]
+    shares = rank_shares(n - 1, k - 1, weights.values, rewards.device)
     return as_given(groups.rewards @ (k / n * shares), rewards)
 
 

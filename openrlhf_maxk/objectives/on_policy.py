@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .checks import as_given, checked_rewards, checked_scores
-from .order import SortedGroups, rank_shares, sum_below
+from .checks import as_given
+from .order import SortedGroups, rank_shares, sorted_groups, sum_below
 from .strategy import MAX, RankWeights, Strategy, rank_weights_of
 
 
@@ -28,8 +28,7 @@ def on_policy_weights(
     Raises:
         ValueError: see :mod:`~openrlhf_maxk.objectives.checks` and :func:`~.strategy.rank_weights_of`.
     """
-    checked = checked_rewards(rewards, k)
-    groups = SortedGroups.of(checked, checked_scores(scores, rewards, strategy))
+    groups = sorted_groups(rewards, k, strategy, scores)
     return as_given(groups.restore(on_policy(groups, rank_weights_of(strategy, k))), rewards)
 
 

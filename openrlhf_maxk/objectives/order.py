@@ -7,11 +7,15 @@ order given. Ranks i are 1-based in formulas and 0-based in tensors.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
 import torch
 from torch import Tensor
+
+from .checks import checked_rewards, checked_scores
+from .strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,17 @@ class SortedGroups:
     def restore(self, values: Tensor) -> Tensor:
         """Put values in this order, (..., n), back where their completions were."""
         return torch.empty_like(values).scatter_(-1, self.order, values)
+
+
+def sorted_groups(
+    rewards: Tensor, k: int, strategy: Strategy | str | Sequence[float], scores: Tensor | None
+) -> SortedGroups:
+    """Check groups and put them into the order that a strategy looks at: by their rewards, or by ``scores``.
+
+    Raises:
+        ValueError: see :mod:`~openrlhf_maxk.objectives.checks`.
+    """
+    return SortedGroups.of(checked_rewards(rewards, k), checked_scores(scores, rewards, strategy))
 
 
 def _sortable(values: Tensor) -> Tensor:

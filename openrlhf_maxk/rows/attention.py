@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.util import find_spec
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,12 +17,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from openrlhf_maxk.machine import has_flash_attn
 from openrlhf_maxk.rows.layout import Lengths, RowLayout
 
 LAYOUT = "row_layout"  # the keyword argument with which a model hands the layout to its attention layers
 KINDS = ("sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
 UNKNOWN = ("position_bias", "s_aux")  # what some models add to attention, and a row does not compute
 
+_extended: set[str] = set()  # the kinds that know rows
 _in_a_row: ContextVar[bool] = ContextVar("_in_a_row", default=False)
 
 
@@ -44,8 +46,9 @@ def register() -> None:
     """Extend the attention functions of transformers in this process; twice does nothing more."""
     for kind in KINDS:
         attend: Any = AttentionInterface._global_mapping.get(kind)
-        if attend is None or getattr(attend, "knows_rows", False):
+        if attend is None or kind in _extended:
             continue
+        _extended.add(kind)
         AttentionInterface.register(kind, _with_rows(attend))
         if (mask := AttentionMaskInterface._global_mapping.get(kind)) is not None:
             AttentionMaskInterface.register(kind, _unless_in_a_row(mask))
@@ -67,7 +70,6 @@ def _with_rows(attend: Callable) -> Callable:
             return attend(module, query, key, value, attention_mask, **options)
         return row_attention(module, query, key, value, layout, **options), None
 
-    attention.knows_rows = True  # type: ignore[attr-defined]
     return attention
 
 
@@ -98,7 +100,7 @@ def row_attention(
         raise RowsUnsupported("its layers do not say whether they have a sliding window")
     window = options.get("sliding_window")
     scale, dropout = options.get("scaling"), options.get("dropout", 0.0)
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and find_spec("flash_attn"):
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and has_flash_attn():
         return flash(query, key, value, layout, scale, dropout, window, options.get("softcap"))
     return sdpa(query, key, value, layout, scale, dropout, window)
 
@@ -126,9 +128,9 @@ def sdpa(
     if window is not None:
         at = torch.arange(prompts.longest, device=q.device)
         causal = _visible(at[:, None], at[None, :], window)
-    k_prompt, v_prompt = _pad(k_prompt, prompts), _pad(v_prompt, prompts)
+    k_prompt, v_prompt = _Pad.apply(k_prompt, prompts), _Pad.apply(v_prompt, prompts)
     of_prompts = scaled_dot_product_attention(
-        _pad(q_prompt, prompts),
+        _Pad.apply(q_prompt, prompts),
         k_prompt,
         v_prompt,
         causal,
@@ -137,65 +139,49 @@ def sdpa(
         scale=scale,
         enable_gqa=in_parts,
     )
-    out = [_unpad(of_prompts, prompts)]
+    out = [_Unpad.apply(of_prompts, prompts)]
     if not completions.longest:
         return out[0][None]
     if in_parts:
         out.append(_InParts.apply(q_own, k_own, v_own, k_prompt, v_prompt, layout, scale))
         return torch.cat(out)[None]
-    if (mask := layout.masks.get(window)) is None:
-        mask = layout.masks[window] = _seen(layout, window)[:, None]
+    if (mask := layout.kept.get(window)) is None:
+        mask = layout.kept[window] = _seen(layout, window)[:, None]
     of_completions = scaled_dot_product_attention(
-        _pad(q_own, completions),
-        torch.cat([_share(k_prompt, layout.owner), _pad(k_own, completions)], dim=2),
-        torch.cat([_share(v_prompt, layout.owner), _pad(v_own, completions)], dim=2),
+        _Pad.apply(q_own, completions),
+        torch.cat([k_prompt.index_select(0, layout.owner), _Pad.apply(k_own, completions)], dim=2),
+        torch.cat([v_prompt.index_select(0, layout.owner), _Pad.apply(v_own, completions)], dim=2),
         mask,
         dropout,
         scale=scale,
     )
-    return torch.cat([*out, _unpad(of_completions, completions)])[None]
+    return torch.cat([*out, _Unpad.apply(of_completions, completions)])[None]
 
 
-class _Take(torch.autograd.Function):
-    """``index_select`` along the first dimension with a backward pass of one's own: the general one adds up slowly."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, back: Callable) -> torch.Tensor:
-        ctx.back = back
-        return x.index_select(0, index)
+class _Pad(torch.autograd.Function):
+    """:func:`_into` with the backward pass that it has where nothing reads what padding computes."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return ctx.back(gradients[0]), None, None
+    def forward(ctx: Any, tokens: torch.Tensor, where: Lengths) -> torch.Tensor:
+        ctx.where = where
+        return _into(tokens, where)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _out_of(gradients[0], ctx.where), None
 
 
-def _pad(tokens: torch.Tensor, where: Lengths) -> torch.Tensor:
-    """(tokens, H, D) → (N, H, longest, D). Nothing reads what padding computes, so no gradient comes back from it."""
-    padded = tokens
-    if not where.full:
-        padded = _Take.apply(tokens, where.padded, lambda gradient: gradient.index_select(0, where.flat))
-    return padded.reshape(len(where.sizes), where.longest, *tokens.shape[1:]).transpose(1, 2)
+class _Unpad(torch.autograd.Function):
+    """:func:`_out_of` with its backward pass; the general one of an index adds up slowly."""
 
+    @staticmethod
+    def forward(ctx: Any, padded: torch.Tensor, where: Lengths) -> torch.Tensor:
+        ctx.where = where
+        return _out_of(padded, where)
 
-def _unpad(padded: torch.Tensor, where: Lengths) -> torch.Tensor:
-    """(N, H, longest, D) → (tokens, H, D)"""
-    places = padded.transpose(1, 2).flatten(0, 1)
-    if where.full:
-        return places
-
-    def back(gradient: torch.Tensor) -> torch.Tensor:
-        return gradient.new_zeros(places.shape).index_copy_(0, where.flat, gradient)
-
-    return _Take.apply(places, where.flat, back)
-
-
-def _share(prompts: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
-    """The prompt of each completion: (G, …) → (B, …)."""
-
-    def back(gradient: torch.Tensor) -> torch.Tensor:
-        return gradient.new_zeros(prompts.shape).index_add_(0, owner, gradient)
-
-    return _Take.apply(prompts, owner, back)
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _into(gradients[0], ctx.where, zeros=True), None
 
 
 class _InParts(torch.autograd.Function):
@@ -255,13 +241,13 @@ def _parts(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_prompt: torch.Tensor, v_prompt: torch.Tensor, layout: RowLayout
 ) -> Iterator[tuple[Lengths, tuple[torch.Tensor, ...], bool, torch.Tensor | None]]:
     """Both attentions: how their queries lie, their tensors, whether they are causal, and what is added to scores."""
-    if "prompt" not in layout.masks:
+    if "prompt" not in layout.kept:
         sizes = layout.prompts.sizes[:, None]
         missing = torch.arange(layout.prompts.longest) >= sizes
         mask = torch.zeros(missing.shape, dtype=q.dtype).masked_fill_(missing, -torch.inf)
-        layout.masks["prompt"] = mask[:, None, None] if missing.any() else None
+        layout.kept["prompt"] = mask[:, None, None] if missing.any() else None
     groups, own = layout.groups, layout.completions
-    yield groups, (_into(q, groups), k_prompt, v_prompt), False, layout.masks["prompt"]
+    yield groups, (_into(q, groups), k_prompt, v_prompt), False, layout.kept["prompt"]
     yield own, (_into(q, own), _into(k, own), _into(v, own)), True, None
 
 
@@ -317,8 +303,8 @@ def flash(
     from flash_attn import flash_attn_varlen_func
 
     q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
-    prompts, completions, owner = layout.prompts, layout.completions, layout.owner
-    cut = int(prompts.flat.shape[0])
+    prompts, completions = layout.prompts, layout.completions
+    cut = prompts.flat.shape[0]
     options = {
         "dropout_p": dropout,
         "softmax_scale": scale,
@@ -326,33 +312,49 @@ def flash(
         "window_size": (-1, -1) if window is None else (window - 1, 0),
         "softcap": softcap or 0.0,
     }
-
-    def bounds(sizes: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
-
-    of_prompts = bounds(prompts.sizes)
-    out = [
-        flash_attn_varlen_func(
-            q[:cut], k[:cut], v[:cut], of_prompts, of_prompts, prompts.longest, prompts.longest, **options
-        )
-    ]
+    if "flash" not in layout.kept:
+        layout.kept["flash"] = _FlashInputs.of(layout)
+    given: _FlashInputs = layout.kept["flash"]
+    longest = prompts.longest
+    out = [flash_attn_varlen_func(q[:cut], k[:cut], v[:cut], given.prompts, given.prompts, longest, longest, **options)]
     if completions.longest:
-        both = prompts.sizes[owner] + completions.sizes
-        seen = _keys(layout)
         # Queries stand at the end of their keys, as the kernel has it for fewer queries than keys.
         out.append(
             flash_attn_varlen_func(
                 q[cut:],
-                k.index_select(0, seen),
-                v.index_select(0, seen),
-                bounds(completions.sizes),
-                bounds(both),
+                k.index_select(0, given.keys),
+                v.index_select(0, given.keys),
+                given.completions,
+                given.sequences,
                 completions.longest,
-                int(both.max()),
+                given.longest,
                 **options,
             )
         )
     return torch.cat(out)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _FlashInputs:
+    """What flash-attn asks of a layout: where prompts, completions and whole sequences begin and end, int32.
+
+    ``keys``: see :func:`_keys`. ``longest``: of the whole sequences.
+    """
+
+    prompts: torch.Tensor
+    completions: torch.Tensor
+    sequences: torch.Tensor
+    keys: torch.Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, layout: RowLayout) -> _FlashInputs:
+        whole = layout.prompts.sizes[layout.owner] + layout.completions.sizes
+        prompts, completions, sequences = (
+            torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
+            for sizes in (layout.prompts.sizes, layout.completions.sizes, whole)
+        )
+        return cls(prompts, completions, sequences, _keys(layout), int(whole.max()))
 
 
 def _keys(layout: RowLayout) -> torch.Tensor:

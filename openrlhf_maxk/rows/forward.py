@@ -48,19 +48,16 @@ class GroupRows(Upstream):
     ) -> Any:
         """As upstream's: log-probs (B, A) of the actions, 0 elsewhere; with ``return_output`` the model's output too,
         whose ``entropy`` is (B, A). Its logits are not kept."""
-        images = getattr(self, "is_vlm", False)
-        if action_mask is None or attention_mask is None or options.get("return_logprobs") or images:
-            return super().forward(
-                sequences, action_mask, attention_mask, return_output, return_entropy=return_entropy, **options
-            )
-        if self.rows is None:
-            self.rows = self._compare(sequences, action_mask, attention_mask)
-        if not self.rows.agree:
-            return super().forward(
-                sequences, action_mask, attention_mask, return_output, return_entropy=return_entropy, **options
-            )
-        log_probs, output = self._row_forward(sequences, action_mask, attention_mask, return_entropy)
-        return (log_probs, output) if return_output else log_probs
+        unlike = options.get("return_logprobs") or getattr(self, "is_vlm", False)  # all positions, or images
+        if action_mask is not None and attention_mask is not None and not unlike:
+            if self.rows is None:
+                self.rows = self._compare(sequences, action_mask, attention_mask)
+            if self.rows.agree:
+                log_probs, output = self._row_forward(sequences, action_mask, attention_mask, return_entropy)
+                return (log_probs, output) if return_output else log_probs
+        return super().forward(
+            sequences, action_mask, attention_mask, return_output, return_entropy=return_entropy, **options
+        )
 
     def _row_forward(
         self, sequences: torch.Tensor, action_mask: torch.Tensor, attention_mask: torch.Tensor, entropy: bool = False
@@ -73,9 +70,8 @@ class GroupRows(Upstream):
         sources, targets = (layout.sources.new_zeros(1),) * 2 if none else (layout.sources, layout.targets)
 
         def scores(own: Any, hidden: torch.Tensor) -> torch.Tensor:
-            return token_scores(own, hidden[0], targets, self.temperature, entropy, self.entropy_gradient, vocabulary)[
-                None
-            ]
+            found = token_scores(own, hidden[0], targets, self.temperature, entropy, self.entropy_gradient, vocabulary)
+            return found[None]
 
         with without_masks(), nullcontext() if self._logits else in_place_of(head, scores):
             output = self.model(

@@ -64,7 +64,7 @@ class RowLayout:
         targets: the action tokens, int64, shape (M,).
         places: the place of each action token in a matrix (B, A), flattened, int64, shape (M,).
         shape: (B, A).
-        masks: of attention, kept by the first layer for the others.
+        kept: what attention makes of it, kept by the first layer for the others.
     """
 
     tokens: torch.Tensor
@@ -78,7 +78,7 @@ class RowLayout:
     targets: torch.Tensor
     places: torch.Tensor
     shape: tuple[int, int]
-    masks: dict[int | str | None, torch.Tensor | None] = field(default_factory=dict)
+    kept: dict[int | str | None, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sequences: torch.Tensor, attention_mask: torch.Tensor, action_mask: torch.Tensor) -> RowLayout:

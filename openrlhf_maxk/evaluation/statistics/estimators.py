@@ -67,6 +67,26 @@ def max_at_k(rewards: Sequence[npt.ArrayLike] | FloatArray, ks: npt.ArrayLike) -
     Returns shape (P, K), NaN where k exceeds a problem's samples.
     """
     ks = checked_ks(ks)
+    sizes, together = by_size(rewards)
+    out = np.full((len(sizes), len(ks)), np.nan)
+    for rows, group in together:
+        n = group.shape[1]
+        ordered = np.sort(group, axis=1)
+        steps = np.diff(ordered, axis=1)  # step i leads to a level that n - i samples reach
+        reach = reach_probability(n, ks)[:, n - 1 : 0 : -1]
+        out[rows] = ordered[:, :1] + steps @ reach.T
+        out[np.ix_(rows, ks > n)] = np.nan
+    return out
+
+
+def by_size(
+    rewards: Sequence[npt.ArrayLike] | FloatArray,
+) -> tuple[IntArray, list[tuple[npt.NDArray[np.intp], FloatArray]]]:
+    """The sizes of P groups, and for every size but 0 which groups have it, with their rewards, (groups, n).
+
+    Raises:
+        ValueError: a group that is not one-dimensional; a reward that is not finite.
+    """
     groups = [np.asarray(group, dtype=np.float64) for group in rewards]
     for p, group in enumerate(groups):
         if group.ndim != 1:
@@ -74,15 +94,8 @@ def max_at_k(rewards: Sequence[npt.ArrayLike] | FloatArray, ks: npt.ArrayLike) -
         if not np.all(np.isfinite(group)):
             raise ValueError(f"problem {p} has a reward that is not a finite number; leave unscored samples out")
     sizes = np.asarray([len(group) for group in groups], dtype=np.int64)
-    out = np.full((len(groups), len(ks)), np.nan)
-    for n in np.unique(sizes[sizes > 0]):
-        rows = np.flatnonzero(sizes == n)
-        ordered = np.sort(np.stack([groups[p] for p in rows]), axis=1)
-        steps = np.diff(ordered, axis=1)  # step i leads to a level that n - i samples reach
-        reach = reach_probability(int(n), ks)[:, n - 1 : 0 : -1]
-        out[rows] = ordered[:, :1] + steps @ reach.T
-        out[np.ix_(rows, ks > n)] = np.nan
-    return out
+    same = [np.flatnonzero(sizes == n) for n in np.unique(sizes[sizes > 0])]
+    return sizes, [(rows, np.stack([groups[p] for p in rows])) for rows in same]
 
 
 def checked_ks(ks: npt.ArrayLike) -> IntArray:

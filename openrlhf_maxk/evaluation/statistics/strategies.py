@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, checked_ks
+from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, by_size, checked_ks
 from openrlhf_maxk.objectives import Strategy, value_at_k, vote_at_k
 
 
@@ -107,18 +107,10 @@ def _by_group(
 ) -> FloatArray:
     """``estimate`` of (groups, n) rewards and k, for all groups of one size together."""
     ks = checked_ks(ks)
-    groups = [np.asarray(group, dtype=np.float64) for group in rewards]
-    for p, group in enumerate(groups):
-        if group.ndim != 1:
-            raise ValueError(f"the rewards of problem {p} have shape {group.shape}; one number a sample is needed")
-        if not np.all(np.isfinite(group)):
-            raise ValueError(f"problem {p} has a reward that is not a finite number; leave unscored samples out")
-    sizes = np.asarray([len(group) for group in groups], dtype=np.int64)
-    out = np.full((len(groups), len(ks)), np.nan)
-    for n in np.unique(sizes[sizes > 0]):
-        rows = np.flatnonzero(sizes == n)
-        together = torch.from_numpy(np.stack([groups[p] for p in rows]))
+    sizes, together = by_size(rewards)
+    out = np.full((len(sizes), len(ks)), np.nan)
+    for rows, group in together:
         for column, k in enumerate(ks):
-            if smallest_k <= k <= n:
-                out[rows, column] = estimate(together, int(k)).numpy()
+            if smallest_k <= k <= group.shape[1]:
+                out[rows, column] = estimate(torch.from_numpy(group), int(k)).numpy()
     return out
