@@ -2,8 +2,9 @@
 
 With one thread that is exact: wall time less CPU time less the time it stood in the run queue, which the kernel counts.
 With several, what they queued cannot be added up, since they queue at once: sixty threads that hash for a second would
-buy a minute of sleep. So the threads are looked at, at moments that a program cannot foresee; when none of them runs or
-wants to, the time since the look before was idle. Such an estimate has an error, which the limit allows for.
+buy a minute of sleep. So the threads are looked at, and when none of them runs or wants to, the time since the look
+before was idle. Such an estimate has an error, which the limit allows for. Looks are at moments that no program can
+foresee.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from time import monotonic_ns
 
 _UNKNOWN_FACTOR = 3  # how much longer to wait where the kernel does not say how long a program queued
 _ESTIMATE_FACTOR = 1.25  # for the error of an estimate
-_LOOK_NS, _SPREAD_NS = 5_000_000, 15_000_000  # a look every so often, and up to so much later
+# A look every so often, and up to so much later: a program that wakes at even times is not always found awake.
+_LOOK_NS, _SPREAD_NS = 100_000_000, 100_000_000
+_LOOK_AT_SEVERAL_NS, _SPREAD_AT_SEVERAL_NS = 5_000_000, 15_000_000
+_MIX = 2654435761  # spreads the last bits of a clock over a number
 
 
 class Idleness:
@@ -38,15 +42,17 @@ class Idleness:
         before_wall, before_cpu = self._looked_at_ns
         self._looked_at_ns = wall_ns, cpu_ns
         if not self.several:
-            self._estimate_ns = 0 if runnable else wall_ns - cpu_ns - queued_ns
+            if not runnable:  # else it may stand in the queue since a moment that is not counted yet
+                self._estimate_ns = wall_ns - cpu_ns - queued_ns
             return self._estimate_ns
         if not runnable:
             self._estimate_ns += max(0, (wall_ns - before_wall) - (cpu_ns - before_cpu))
         return int(self._estimate_ns / _ESTIMATE_FACTOR)
 
     def next_look_seconds(self) -> float:
-        """When to look again, if there are several threads: no program can tell."""
-        return (_LOOK_NS + (monotonic_ns() >> 7) % _SPREAD_NS) / 1e9
+        """When to look again: no program can tell."""
+        at_least, spread = (_LOOK_AT_SEVERAL_NS, _SPREAD_AT_SEVERAL_NS) if self.several else (_LOOK_NS, _SPREAD_NS)
+        return (at_least + (monotonic_ns() * _MIX >> 16) % spread) / 1e9
 
     def _threads_now(self) -> tuple[bool, int]:
         """Whether a thread wants a core now, and the nanoseconds that those alive have waited for one."""

@@ -18,8 +18,6 @@ from .confinement import limits
 from .idleness import Idleness
 from .protocol import ASK, HELD_UP, KILL, REPLY, REQUEST, KilledBy
 
-_LONGEST_SLEEP = 0.2  # seconds between two looks: a program with many threads uses CPU time faster than wall time
-
 
 class Supervisor:
     """Watches the one child of the server, and the control socket for the client's wish to end it."""
@@ -40,8 +38,7 @@ class Supervisor:
         asked = False
         while True:
             left = max(min(cpu_limit_ns - cpu_ns, wall_limit_ns - wall_ns) / 1e9, 0.001)
-            longest = idleness.next_look_seconds() if idleness.several else _LONGEST_SLEEP
-            ready = [descriptor for descriptor, _ in self._poll.poll(min(left, longest) * 1000)]
+            ready = [descriptor for descriptor, _ in self._poll.poll(min(left, idleness.next_look_seconds()) * 1000)]
             if self._child_ended in ready:
                 os.read(self._child_ended, 128)
             ended, status, usage = os.wait4(child, os.WNOHANG)
