@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -35,7 +36,9 @@ class CPUWorkerWrap(WorkerWrap):
     """The methods OpenRLHF adds to vLLM's worker, on CPU.
 
     vLLM packs weights for the CPU when it has loaded them, so single tensors cannot be loaded again: they are
-    collected, and loaded all at once when the last one has arrived (upstream marks it with ``empty_cache``).
+    collected, and loaded all at once when the last one has arrived (upstream marks it with ``empty_cache``). What is
+    packed is a copy, and vLLM makes it anew for layers that were sent weights: an output layer that shares those of the
+    embedding is sent none.
     """
 
     def init_process_group(
@@ -52,4 +55,7 @@ class CPUWorkerWrap(WorkerWrap):
         self._weights[name] = weight
         if empty_cache:
             self.reload_weights(weights_iterator=iter(self._weights.items()))
+            for module in self.get_model().modules():
+                if isinstance(module, ParallelLMHead):
+                    module.quant_method.process_weights_after_loading(module)
             self._weights = {}
