@@ -32,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their developers
     errors = known_errors()
-    from openrlhf_maxk.evaluation.scoring.foreign_results import write_results
-
     try:
         plan = make_plan(options)
         print(
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{plan.samples} samples each, max@k and pass@k"
         )
         evaluation = run_plan(plan, options)
-        written = write_results(evaluation.run, plan.problems, plan.samples, options.results_for)
+        written = results_for(options.results_for, plan, evaluation)
     except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -107,6 +105,14 @@ def run_plan(plan: Plan, options: argparse.Namespace) -> Evaluation:
     cores = options.cores or len(os.sched_getaffinity(0))
     runner = partial(open_runner, options.runner, cores, modules=options.modules, unsafe=options.unsafe)
     return evaluate(plan, options.out, runner, extract_program)
+
+
+def results_for(tools: Sequence[str], plan: Plan, evaluation: Evaluation) -> list[Path]:
+    """Write the results as other tools write theirs; returns the files."""
+    from openrlhf_maxk.evaluation.scoring.foreign_results import write_results
+    from openrlhf_maxk.rewards.scoring.extraction import extract_program
+
+    return write_results(evaluation.run, plan.problems, plan.samples, tools, extract_program)
 
 
 def report(plan: Plan, evaluation: Evaluation) -> None:

@@ -23,14 +23,7 @@ from openrlhf_maxk.evaluation.samples.problem_set import ProblemSetError
 Row = dict[str, Any] | list[Any]
 Located = tuple[str, Row]  # where it is, for messages, and the row
 
-ROW_LISTS = (
-    "samples",
-    "results",
-    "rows",
-    "data",
-    "generations",
-    "completions",
-)  # an object that holds rows names them so
+ROW_LISTS = ("samples", "results", "rows", "data")  # what an object calls the array of its rows
 _BATCH_ROWS = 64
 _FIRST_LINE = 2**24  # characters; a longer first line is not the first of JSON lines
 _MOST_FIELDS = 64  # an object with more names is no row but a mapping from problems to completions
@@ -174,7 +167,9 @@ def _is_json(line: str) -> bool:
 def _holds_rows(line: str) -> bool:
     """Whether an object in one line is a file's only one, which holds the rows."""
     value = json.loads(line)
-    return any(isinstance(value.get(name), list) for name in ROW_LISTS[:1]) or _is_mapping(value)
+    lists = [value[name] for name in ROW_LISTS if isinstance(value.get(name), list)]
+    rows = any(isinstance(row, dict) for rows in lists for row in rows[:1])
+    return rows or ("date" in value and isinstance(value.get("eval"), dict)) or _is_mapping(value)
 
 
 def _is_mapping(value: dict[str, Any]) -> bool:
@@ -215,9 +210,16 @@ def _json(path: Path, file: io.TextIOBase) -> Iterator[Located]:
 
 
 def _array(path: Path, stream: JsonStream) -> Iterator[Located]:
+    return ((where, _as_row(value)) for where, value in _values(path, stream))
+
+
+def _values(path: Path, stream: JsonStream) -> Iterator[tuple[str, Any]]:
     for line in stream.elements():
-        value = stream.value()
-        yield f"{path}, line {line}", value if isinstance(value, dict | list) else [value]
+        yield f"{path}, line {line}", stream.value()
+
+
+def _as_row(value: Any) -> Row:
+    return value if isinstance(value, dict | list) else [value]
 
 
 def _object(path: Path, stream: JsonStream) -> Iterator[Located]:
@@ -225,8 +227,14 @@ def _object(path: Path, stream: JsonStream) -> Iterator[Located]:
     for name in stream.members():
         opening = stream.peek()
         if name in ROW_LISTS and opening == "[" and not mapping:
-            rows = True
-            yield from _array(path, stream)
+            values = _values(path, stream)
+            start = next(values, None)
+            if start is not None and isinstance(start[1], dict):
+                rows = True
+                yield start
+                yield from ((where, _as_row(value)) for where, value in values)
+            else:  # a field of a row after all
+                held[name] = [value for _, value in (*([] if start is None else [start]), *values)]
         elif name == "eval" and opening == "{" and "date" in held:  # evalplus' results
             rows = True
             for _ in stream.members():

@@ -18,6 +18,7 @@ from openrlhf_maxk.evaluation.samples.files.formats import Entry
 from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet, ProblemSetError
 
 PROMPT, POSITION = "the prompt", "position"
+_VAGUE = ("id", "label", "name")  # fields whose numbers may be anything: a place in a log, a grade
 _SHORTEST_PREFIX = 3  # characters of a prefix that may be a part of another one: "mbpp" of "mbppplus"
 _SHORTEST_STATEMENT = 20  # characters; a shorter one may stand in a prompt by chance
 
@@ -119,13 +120,14 @@ class Way:
 
 
 def choose_way(entries: Sequence[Entry], finder: Finder, *, ordered: bool) -> Way:
-    """What finds most of a file's first entries; of equals a name, then the prompt, then a bare number, which may be
-    the place in some other list. The place itself counts where the user gave the order, or where there is nothing else.
+    """What finds most of a file's first entries; of equals a name, then the prompt, then a number that may be the
+    place in some other list. The place itself counts where the user gave the order, or where there is nothing else.
     """
     if ordered and any(entry.position is not None for entry in entries):
         return Way(POSITION)
     ways = [Way(name) for name in dict.fromkeys(name for entry in entries for name in entry.names)]
-    numbers = [way for way in ways if all(_is_number(e.names[way.by]) for e in entries if way.by in e.names)]
+    vague = [way for way in ways if way.by in _VAGUE]
+    numbers = [way for way in vague if all(_is_number(e.names[way.by]) for e in entries if way.by in e.names)]
     ways = [way for way in ways if way not in numbers]
     if any(entry.prompt is not None for entry in entries):
         ways.append(Way(PROMPT))
