@@ -81,7 +81,8 @@ def livecodebench_id(problem: Problem) -> str:
 def _evalplus(folder: Path, graded: Iterator[tuple[Problem, list[_Graded]]]) -> list[str]:
     """One file. Its base tests are all tests of the problem; there are no further ones (as with ``--base-only``)."""
     name = "eval_results.json"
-    correct, totals = [], []
+    correct: list[int] = []
+    totals: list[int] = []
     with open(folder / name, "w", encoding="utf-8") as file:
         date = datetime.now().strftime("%Y-%m-%d %H:%M")
         file.write(f'{{"date": {json.dumps(date)}, "hash": null, "eval": {{')
@@ -125,7 +126,8 @@ def _livecodebench(folder: Path, graded: Iterator[tuple[Problem, list[_Graded]]]
     names = [f"codegeneration{ending}.json" for ending in ("", "_eval", "_eval_all")]
     results: dict[str, list[list[bool | int]]] = {}
     metadata: list[list[str]] = []
-    correct, totals = [], []
+    correct: list[int] = []
+    totals: list[int] = []
     with (
         open(folder / names[0], "w", encoding="utf-8") as outputs,
         open(folder / names[2], "w", encoding="utf-8") as everything,

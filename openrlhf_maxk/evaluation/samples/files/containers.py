@@ -296,7 +296,7 @@ class _Utf8(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int = -1) -> bytes:
         return self._file.read(max(size // 4, 1) if size > 0 else -1).encode()
 
 
