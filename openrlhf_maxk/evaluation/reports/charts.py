@@ -48,7 +48,7 @@ class Chart:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[Line]
-    values: list[list[str]]  # for each evaluation and k, as text
+    texts: list[list[str]]  # for each evaluation and k, as text
 
 
 def charts(evaluations: Mapping[str, Scores], metrics: Sequence[str], ks: IntArray) -> list[Chart]:
@@ -102,7 +102,7 @@ def _chart(evaluations: Mapping[str, Scores], metric: str, ks: IntArray) -> Char
         x_ticks=[(across(exponent), str(k)) for exponent, k in zip(exponents, ks.tolist(), strict=True)],
         y_ticks=[(up(tick), f"{tick:g}") for tick in ticks],
         lines=lines,
-        values=[[_value(*numbers) for numbers in zip(*curve[:3], strict=True)] for curve in curves],
+        texts=[[_value(*numbers) for numbers in zip(*curve[:3], strict=True)] for curve in curves],
     )
 
 

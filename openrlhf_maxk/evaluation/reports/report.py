@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -78,7 +78,7 @@ def write_comparison(
         figures = _draw(folder, scores, metrics, ks, heats)
         _write_tables(folder, scores, metrics, ks, main_tables + list(heats.values()), comparisons)
         context = {
-            "title": " against ".join(reversed(scores)) if len(scores) == 2 else "Evaluation of " + ", ".join(scores),
+            "title": _title(scores),
             "overview": [_overview(evaluated) for evaluated in evaluations.values()],
             "main_tables": main_tables,
             "metrics": [METRICS[metric] for metric in metrics],
@@ -88,7 +88,7 @@ def write_comparison(
             "runs": [{"name": name, **charts.style(index)} for index, name in enumerate(scores)],
             "figures": figures,
             "baseline": next(iter(scores)),
-            "comparisons": [[row[1:] for row in formats.comparison_rows(of_metric)] for of_metric in comparisons],
+            "comparisons": [_compared(of_metric) for of_metric in comparisons],
             "comparison_head": formats.COMPARISON_HEAD[1:],
             "exact_up_to": EXACT_UP_TO,
             "data_sets": [
@@ -108,6 +108,27 @@ def write_comparison(
         }
         (folder / REPORT).write_text(_render(context), encoding="utf-8")
     return comparisons
+
+
+def _title(names: Iterable[str]) -> str:
+    first, *others = names
+    if not others:
+        return f"Evaluation of {first}"
+    return f"{others[0]} against {first}" if len(others) == 1 else f"{len(others)} evaluations against {first}"
+
+
+def _compared(of_metric: list[Comparison]) -> dict[str, Any]:
+    """The rows of one metric: over all problems, and by data set where there are several."""
+    everything = of_metric[-1].data_set
+    rows = [
+        (row[1:], comparison.data_set)
+        for row, comparison in zip(formats.comparison_rows(of_metric), of_metric, strict=True)
+    ]
+    return {
+        "label": METRICS[of_metric[0].metric].label("k"),
+        "everything": [row for row, data_set in rows if data_set == everything],
+        "by_set": [row for row, data_set in rows if data_set != everything],
+    }
 
 
 def _columns(metrics: Sequence[str], ks: IntArray) -> list[tuple[str, int]]:

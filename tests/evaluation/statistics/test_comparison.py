@@ -16,9 +16,9 @@ from openrlhf_maxk.evaluation.reports.formats import (
 )
 from openrlhf_maxk.evaluation.statistics.comparison import (
     ALL,
+    by_data_set,
     compare,
     curve_table,
-    by_data_set,
     only_found_by,
     ranked,
 )
