@@ -11,27 +11,29 @@ import numpy as np
 
 from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet
 from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
-from openrlhf_maxk.evaluation.scoring.execute import first_samples
+from openrlhf_maxk.evaluation.scoring.execute import NO_OUTPUT, first_samples
 from openrlhf_maxk.evaluation.statistics.diversity import NONE
 from openrlhf_maxk.evaluation.statistics.scores import Details, Scores, offsets_of
 from openrlhf_maxk.problems.verdict import Verdict
+from openrlhf_maxk.rewards.scoring.health import Ailment, Health, ailment
 
 _VERDICTS = {str(verdict): v for v, verdict in enumerate(Verdict)}
 
 
-def score(run: RunFolder, problems: ProblemSet, samples: int) -> Scores:
+def score(run: RunFolder, problems: ProblemSet, samples: int, health: Health) -> Scores:
     """The scores of the first ``samples`` samples of each problem, with all details.
 
     A sample whose program has not been executed is left out and counted in ``Scores.unscored``. A completion without a
-    program has reward 0.
+    program has reward 0. What ails them is counted in ``health``.
     """
     facts = {problem.id: (problem.public_tests, problem.source, problem.difficulty) for problem in problems}
     outcomes: dict[tuple[str, str], _Outcome] = {}
+    details: dict[str, str] = {}  # each kept once
     behaviours: dict[str, dict[bytes, int]] = {}
     for record in run.results:
         problem = record["problem"]
         if problem in facts:
-            told = _outcome(record, facts[problem][0], behaviours.setdefault(problem, {}))
+            told = _outcome(record, facts[problem][0], behaviours.setdefault(problem, {}), details)
             outcomes.setdefault((problem, record["program"]), told)
     program_of = {(record["problem"], record["index"]): record["program"] for record in run.programs}
 
@@ -44,6 +46,7 @@ def score(run: RunFolder, problems: ProblemSet, samples: int) -> Scores:
         if outcome is None:
             unscored[problem] += 1
             continue
+        health.add(outcome.ailment, f"{problem}, sample {index}", sample["completion"], outcome.detail)
         entropy = np.nan if sample["logprob"] is None else -sample["logprob"] / max(sample["tokens"], 1)
         rows[problem].append(_Row(index, digest, outcome, entropy, sample["tokens"]))
     for of_problem in rows.values():
@@ -80,6 +83,8 @@ class _Outcome:
     hidden: float
     behaviour: int
     verdicts: tuple[int, ...]
+    ailment: Ailment | None
+    detail: str  # of an ailment
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +96,30 @@ class _Row:
     tokens: int
 
 
-def _outcome(record: Mapping[str, Any], public_tests: int, behaviours: dict[bytes, int]) -> _Outcome:
+def _outcome(
+    record: Mapping[str, Any], public_tests: int, behaviours: dict[bytes, int], details: dict[str, str]
+) -> _Outcome:
     verdicts = record["verdicts"]
     passed = [verdict == Verdict.PASSED for verdict in verdicts]
     behaviour = hashlib.sha256("\0".join([*verdicts, *record["outputs"]]).encode()).digest()  # the texts are large
     counts = [0] * len(Verdict)
     for verdict in verdicts:
         counts[_VERDICTS[verdict]] += 1
+    detail = record["detail"]
+    found = ailment(verdicts, all(output == NO_OUTPUT for output in record["outputs"]), detail)
     return _Outcome(
         reward=sum(passed) / len(passed),
         public=_share(passed[:public_tests]),
         hidden=_share(passed[public_tests:]),
         behaviour=behaviours.setdefault(behaviour, len(behaviours)),
         verdicts=tuple(counts),
+        ailment=found,
+        detail="" if found is None else details.setdefault(detail, detail),
     )
 
 
 def _no_program(public_tests: int) -> _Outcome:
-    return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, (0,) * len(Verdict))
+    return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, (0,) * len(Verdict), Ailment.NO_PROGRAM, "")
 
 
 def _share(passed: list[bool]) -> float:
