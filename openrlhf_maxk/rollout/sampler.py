@@ -205,8 +205,9 @@ class GroupSampling(Upstream):
                 response.update(reward=reward.reward, scores=reward.score, extra_logs={})
                 for name, value in reward.logs.items():
                     counts.reward_logs.setdefault(name, []).append(value)
-                for ailment in filter(reward.logs.get, Ailment):
-                    counts.ailing.setdefault(ailment, response["completion"])
+                for ailment in Ailment:
+                    if reward.logs.get(ailment):
+                        counts.ailing.setdefault(ailment, response["completion"])
         if rewards is not None or self.args.train.agent_func_path:  # a reward model scores later
             responses = [response for response in responses if _is_number(response["reward"])]
         lost = n - len(responses)
