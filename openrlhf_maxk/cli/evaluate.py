@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their developers
     errors = known_errors()
+    plan = None
     try:
         plan = make_plan(options)
         print(
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {reason(error)}. What was done is kept", file=sys.stderr)
+        print(f"error: {reason(error)}{'. What was done is kept' if plan else ''}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -116,9 +117,10 @@ def results_for(tools: Sequence[str], plan: Plan, evaluation: Evaluation) -> lis
 
 
 def report(plan: Plan, evaluation: Evaluation) -> None:
-    """Print the tables, and where everything is."""
+    """Print the health of the samples, the tables, and where everything is."""
     from openrlhf_maxk.evaluation.reports.tables import print_tables
 
+    print(*evaluation.health.lines(), sep="\n")
     print_tables({plan.name: evaluation.scores}, plan.ks)
     if evaluation.execution.failed:
         print(

@@ -89,6 +89,8 @@ def test_from_completions_to_a_report(folder, capsys):
     assert re.search(r"max@4\s*│ 0\.375", out)  # one problem solved, a quarter of the tests of the five others
     assert re.search(r"pass@4\s*│ 0\.167", out)
     assert "saved in" in out
+    assert out.index("health of 24 samples: 6 without a program, 0 that do not compile, 0 that") < out.index("max@4")
+    assert "without a program, such as codecontests/1, sample 3: 'I give up.'" in out
     scores = load_scores(folder / "out_weak" / "latest" / "scores")
     assert scores.rewards.tolist()[:4] == [0.25, 0.25, 1.0, 0.0]
     assert scores.details.programs.tolist()[:4] == [0, 0, 1, -1]
@@ -112,6 +114,20 @@ def test_from_completions_to_a_report(folder, capsys):
     assert "paper: " in (folder / "report" / "tables.md").read_text()
     assert "print(sum(map(int, input().split())))" in text  # the program that only one found
     assert '"temperature": 1.0' in text
+
+
+def test_samples_that_no_test_has_a_say_in_are_counted_again_from_what_is_kept(folder, capsys):
+    """The second run executes nothing; asked for fewer samples, it counts fewer."""
+    bad = {0: "```python\ndef f(:\n```", 1: "```python\nimport no_such_module\n```", 2: RIGHT, 3: "No."}
+    with open(folder / "bad.jsonl", "w") as file:
+        for name in ("codecontests/1", "mbpp/2"):
+            for text in bad.values():
+                file.write(json.dumps({"problem": name, "completion": text}) + "\n")
+    for samples, counts in ((4, "8 samples: 2 without a program, 2 that do not compile, 2"), (2, "4 samples: 0 w")):
+        assert run_evaluate(folder, "bad", "--only-given", "--samples", str(samples)) == 0
+        assert f"health of {counts}" in (out := capsys.readouterr().out)
+        assert "SyntaxError: invalid syntax, in '```python\\ndef f(:" in out
+        assert "ModuleNotFoundError: No module named 'no_such_module', in" in out
 
 
 def test_the_prompt_is_shown_as_text_not_as_markup(folder):
@@ -176,7 +192,9 @@ def test_options_that_do_not_go_together(folder, capsys):
 def test_missing_input(folder, capsys, arguments, message):
     arguments = [argument.replace("{}", str(folder)) for argument in arguments]
     assert evaluate.main([*arguments, "--out", str(folder / "out")]) == 1
-    assert message.replace("{}", str(folder)) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message.replace("{}", str(folder)) in said
+    assert "is kept" not in said  # nothing was done
     assert not (folder / "out").exists()
 
 

@@ -183,6 +183,10 @@ def _signature(output: bytes) -> str:
     return hashlib.sha256(b" ".join(output.split())).hexdigest()[:12]
 
 
+NO_OUTPUT = _signature(b"")
+"""The signature of a program that has printed nothing but white space."""
+
+
 def _failure(result: ProgramResult) -> str:
     details = [test.detail for test in result.tests if test.verdict is Verdict.INFRASTRUCTURE_ERROR]
     return details[0] if details and details[0] else "the runner gave no result"

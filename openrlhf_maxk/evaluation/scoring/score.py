@@ -11,29 +11,31 @@ import numpy as np
 
 from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet
 from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
-from openrlhf_maxk.evaluation.scoring.execute import first_samples
+from openrlhf_maxk.evaluation.scoring.execute import NO_OUTPUT, first_samples
 from openrlhf_maxk.evaluation.statistics.diversity import NONE
 from openrlhf_maxk.evaluation.statistics.metrics import NO_ANSWER, UNKNOWN
 from openrlhf_maxk.evaluation.statistics.scores import Details, Scores, offsets_of
 from openrlhf_maxk.problems.record import Mode, Problem
 from openrlhf_maxk.problems.verdict import Verdict
+from openrlhf_maxk.rewards.scoring.health import Ailment, Health, ailment
 
 _VERDICTS = {str(verdict): v for v, verdict in enumerate(Verdict)}
 
 
-def score(run: RunFolder, problems: ProblemSet, samples: int) -> Scores:
+def score(run: RunFolder, problems: ProblemSet, samples: int, health: Health) -> Scores:
     """The scores of the first ``samples`` samples of each problem, with all details.
 
     A sample whose program has not been executed is left out and counted in ``Scores.unscored``. A completion without a
-    program has reward 0.
+    program has reward 0. What ails them is counted in ``health``.
     """
     facts = {problem.id: _Facts.of(problem) for problem in problems}
     outcomes: dict[tuple[str, str], _Outcome] = {}
     numbers: dict[str, _Numbers] = {}
+    details: dict[str, str] = {}  # each kept once
     for record in run.results:
         problem = record["problem"]
         if problem in facts:
-            told = _outcome(record, facts[problem], numbers.setdefault(problem, _Numbers()))
+            told = _outcome(record, facts[problem], numbers.setdefault(problem, _Numbers()), details)
             outcomes.setdefault((problem, record["program"]), told)
     program_of = {(record["problem"], record["index"]): record["program"] for record in run.programs}
 
@@ -46,6 +48,7 @@ def score(run: RunFolder, problems: ProblemSet, samples: int) -> Scores:
         if outcome is None:
             unscored[problem] += 1
             continue
+        health.add(outcome.ailment, f"{problem}, sample {index}", sample["completion"], outcome.detail)
         entropy = np.nan if sample["logprob"] is None else -sample["logprob"] / max(sample["tokens"], 1)
         rows[problem].append(_Row(index, digest, outcome, entropy, sample["tokens"]))
     for of_problem in rows.values():
@@ -108,6 +111,8 @@ class _Outcome:
     told: int  # its answer
     printed: int
     verdicts: tuple[int, ...]
+    ailment: Ailment | None
+    detail: str  # of an ailment
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +124,17 @@ class _Row:
     tokens: int
 
 
-def _outcome(record: Mapping[str, Any], facts: _Facts, numbers: _Numbers) -> _Outcome:
+def _outcome(
+    record: Mapping[str, Any], facts: _Facts, numbers: _Numbers, details: dict[str, str]
+) -> _Outcome:
     verdicts = record["verdicts"]
     passed = [verdict == Verdict.PASSED for verdict in verdicts]
     behaviour = _digest([*verdicts, *record["outputs"]])
     counts = [0] * len(Verdict)
     for verdict in verdicts:
         counts[_VERDICTS[verdict]] += 1
+    detail = record["detail"]
+    found = ailment(verdicts, all(output == NO_OUTPUT for output in record["outputs"]), detail)
     return _Outcome(
         reward=sum(passed) / len(passed),
         public=_share(passed[: facts.public_tests]),
@@ -134,6 +143,8 @@ def _outcome(record: Mapping[str, Any], facts: _Facts, numbers: _Numbers) -> _Ou
         told=_answer(record, record.get("answers"), numbers.told),
         printed=_answer(record, _printed(record) if facts.printed else None, numbers.printed),
         verdicts=tuple(counts),
+        ailment=found,
+        detail="" if found is None else details.setdefault(detail, detail),
     )
 
 
@@ -167,7 +178,11 @@ def _digest(texts: list[str]) -> bytes:
 
 
 def _no_program(public_tests: int) -> _Outcome:
+<<<<<<< HEAD
     return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, NO_ANSWER, NO_ANSWER, (0,) * len(Verdict))
+=======
+    return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, (0,) * len(Verdict), Ailment.NO_PROGRAM, "")
+>>>>>>> rewards2
 
 
 def _share(passed: list[bool]) -> float:

@@ -52,6 +52,9 @@ EXAMPLES = {
 }
 
 
+_HUB_SECONDS = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Prompted:
     """A prompt and its length."""
@@ -158,11 +161,26 @@ def load_tokenizer(options: PrepareOptions) -> Any:
         raise SourceError(f"--tokenizer {options.tokenizer}: there is no such folder")
     from transformers import AutoTokenizer
 
+    out_of_reach = None if Path(options.tokenizer).is_dir() else _out_of_reach(options.tokenizer)
     try:
-        return AutoTokenizer.from_pretrained(options.tokenizer)
+        return AutoTokenizer.from_pretrained(options.tokenizer, local_files_only=out_of_reach is not None)
     except Exception as e:
-        reason = (str(e).splitlines() or [""])[0]
+        cause = out_of_reach or e
+        reason = (str(cause).splitlines() or [""])[0]
         raise SourceError(
-            f"--tokenizer {options.tokenizer} cannot be loaded ({type(e).__name__}: {reason}). Name a folder with one, "
-            "or pass --tokenizer none --token_limit 0 to do without"
+            f"--tokenizer {options.tokenizer} cannot be loaded ({type(cause).__name__}: {reason}). Name a folder with "
+            "one, or pass --tokenizer none --token_limit 0 to do without"
         ) from None
+
+
+def _out_of_reach(name: str) -> Exception | None:
+    """Why the hub has no such repository within reach, None if it has. It is asked once: transformers would ask again
+    and again for a minute. What is in the cache is of use all the same.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=_HUB_SECONDS)
+    except Exception as error:
+        return error
+    return None
