@@ -89,7 +89,8 @@ def assertion(out, exp, atol):
         assert same
 """
 HUMANEVAL_PLUS = HUMANEVAL | {
-    "test": f"{ASSERTION}\n\ndef check(candidate):\n    inputs = [[[1, 2]], [[]], [[-3]]]\n    results = [[2, 4], [], [-6]]\n"
+    "test": f"{ASSERTION}\n\ndef check(candidate):\n    inputs = [[[1, 2]], [[]], [[-3]]]\n"
+    "    results = [[2, 4], [], [-6]]\n"
     "    for i, (inp, exp) in enumerate(zip(inputs, results)):\n        assertion(candidate(*inp), exp, 0)\n"
 }
 CROSSCHECKED = HUMANEVAL | {

@@ -171,11 +171,14 @@ def test_references_say_what_a_list_of_one_is(prepare: Prepare, tmp_path: Path) 
     assert pairs(problem) == [("[[1, 5, 2]]", "[4]"), ("[[4, 4]]", "[0]")]
 
 
+DOUBLED = [("[1, 2]", "[2, 4]"), ("[]", "[]"), ("[-3]", "[-6]")]
+
+
 @pytest.mark.parametrize(
     ("row", "sources"),
     [
         (rows.HUMANEVAL, ["assert double([1, 2]) == [2, 4]", "assert double([]) == [], 'nothing'", ""]),
-        (rows.HUMANEVAL_PLUS, [f"assert double({i}) == {o}" for i, o in (("[1, 2]", "[2, 4]"), ("[]", "[]"), ("[-3]", "[-6]"))]),
+        (rows.HUMANEVAL_PLUS, [f"assert double({i}) == {o}" for i, o in DOUBLED]),
         (rows.MULTIPL_E, ["assert double([1, 2]) == [2, 4]", "assert double([]) == []"]),
         (rows.MBPP_PLUS, ["assert half(1) == 0.5", "assert half(4) == 2.0", "assert half(-6.0) == -3.0"]),
     ],
@@ -196,9 +199,10 @@ def test_expected_values_may_come_from_a_function(prepare: Prepare, tmp_path: Pa
     assert "numpy" not in problem.tests[0].input
 
 
+ALIKE = "class Any:\n    def __eq__(self, other): return True\n    __hash__ = None\n"
 CHEATS = [
-    "class Any:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef double(*a): return Any()\nhalf = double",
-    "import builtins\nbuiltins.exec = lambda *a, **k: None\nbuiltins.eval = builtins.exec\ndef double(*a): pass\nhalf = double",
+    f"{ALIKE}def double(*a): return Any()\nhalf = double",
+    "import builtins\nbuiltins.exec = builtins.eval = lambda *a, **k: None\ndef double(*a): pass\nhalf = double",
     "import os\nos._exit(0)",
 ]
 
@@ -215,8 +219,8 @@ def test_cheats_fail_and_the_right_program_passes(prepare: Prepare, tmp_path: Pa
 
 
 def test_a_loop_that_cannot_be_unrolled_stays_whole() -> None:
-    found = comparisons("def check(candidate):\n    import random\n    for _ in range(3):\n        x = random.random()\n"
-                        "        assert candidate(x) == x\n", "same")  # fmt: skip
+    loop = "    for _ in range(3):\n        x = random.random()\n        assert candidate(x) == x\n"
+    found = comparisons(f"def check(candidate):\n    import random\n{loop}", "same")
     (source,) = found.tests
     space: dict[str, Any] = {"same": lambda x: x}
     exec(source, space)

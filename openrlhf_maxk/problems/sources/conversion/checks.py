@@ -170,10 +170,10 @@ class _Taker:
                 items = self.elements(inner)
                 return items and [ast.Tuple([ast.Constant(i), e], ast.Load()) for i, e in enumerate(items)]
             case ast.Call(ast.Name("zip"), [left, right], []):
-                pair = self.elements(left), self.elements(right)
-                if pair[0] is None or pair[1] is None:
+                first, second = self.elements(left), self.elements(right)
+                if first is None or second is None:
                     return None
-                return [ast.Tuple([a, b], ast.Load()) for a, b in zip(*pair, strict=False)]
+                return [ast.Tuple([a, b], ast.Load()) for a, b in zip(first, second, strict=False)]
         return None
 
     def bound(self, target: ast.expr, item: ast.expr) -> dict[str, ast.expr] | None:
