@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from openrlhf_maxk.problems.record import Mode, Problem
 from openrlhf_maxk.problems.sources.options import PrepareOptions
-from openrlhf_maxk.problems.sources.source import SourceError
+from openrlhf_maxk.problems.sources.source import Message, SourceError
 
 Prompt = str | list[dict[str, str]]
 
@@ -79,8 +80,8 @@ class Prompter:
         if options.prompt == "chat_text" and not getattr(tokenizer, "chat_template", None):
             raise SourceError(f"--prompt chat_text: tokenizer {options.tokenizer} has no chat template; use plain")
 
-    def __call__(self, problem: Problem) -> Prompted:
-        """The prompt of a problem."""
+    def __call__(self, problem: Problem, messages: Sequence[Message] = ()) -> Prompted:
+        """The prompt of a problem; chats are the problem's own messages where it comes with some."""
         style = self.options.prompt
         prompt: Prompt
         if style == "statement":
@@ -90,7 +91,7 @@ class Prompter:
         elif style == "few_shot":
             prompt = few_shot(problem)
         else:
-            prompt = self._messages(problem)
+            prompt = self._messages(problem, messages)
         text = self._render(prompt) if isinstance(prompt, list) else prompt
         counts = self._count(problem.statement), self._count(text) if text is not None else None
         if style == "chat_text":
@@ -108,8 +109,10 @@ class Prompter:
         digest = hashlib.sha256(f"{content}\n{template}".encode()).hexdigest()
         return {"name": PurePath(self.options.tokenizer).name, "sha256": digest}
 
-    def _messages(self, problem: Problem) -> list[dict[str, str]]:
+    def _messages(self, problem: Problem, own: Sequence[Message]) -> list[Message]:
         system = [{"role": "system", "content": self.options.system_prompt}] if self.options.system_prompt else []
+        if own:
+            return [*([] if own[0]["role"] == "system" else system), *own]
         return [*system, {"role": "user", "content": request(problem)}]
 
     def _render(self, messages: list[dict[str, str]]) -> str | None:
