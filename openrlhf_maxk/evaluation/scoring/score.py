@@ -124,9 +124,7 @@ class _Row:
     tokens: int
 
 
-def _outcome(
-    record: Mapping[str, Any], facts: _Facts, numbers: _Numbers, details: dict[str, str]
-) -> _Outcome:
+def _outcome(record: Mapping[str, Any], facts: _Facts, numbers: _Numbers, details: dict[str, str]) -> _Outcome:
     verdicts = record["verdicts"]
     passed = [verdict == Verdict.PASSED for verdict in verdicts]
     behaviour = _digest([*verdicts, *record["outputs"]])
@@ -178,11 +176,9 @@ def _digest(texts: list[str]) -> bytes:
 
 
 def _no_program(public_tests: int) -> _Outcome:
-<<<<<<< HEAD
-    return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, NO_ANSWER, NO_ANSWER, (0,) * len(Verdict))
-=======
-    return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, (0,) * len(Verdict), Ailment.NO_PROGRAM, "")
->>>>>>> rewards2
+    nothing = np.nan if not public_tests else 0.0
+    verdicts = (0,) * len(Verdict)
+    return _Outcome(0.0, nothing, 0.0, NONE, NO_ANSWER, NO_ANSWER, verdicts, Ailment.NO_PROGRAM, "")
 
 
 def _share(passed: list[bool]) -> float:
