@@ -69,7 +69,7 @@ REFUSED = {
     ),
     "a smaller last step": (
         {"rollout__batch_size": 12},
-        ["--train.batch_size 32 does not divide --rollout.batch_size 12 × 4 samples", "make it 24"],
+        ["--train.batch_size 32 does not divide --rollout.batch_size 12 × 4 samples", "make it 16"],
     ),
     "a rank without a group": (
         {"actor__num_gpus_per_node": 4, "rollout__batch_size": 2, "train__batch_size": 8},

@@ -77,17 +77,24 @@ class RowReader:
         form = suffix(self.path.name).removesuffix(".gz")
         if form not in readers:
             raise BadFile(f"{self.path.name}: known formats are {', '.join(SUFFIXES)}")
-        if form == ".jsonl" and self._first_byte() == b"[":
+        if form == ".jsonl" and self._is_one_list():
             form = ".json"
         return readers[form](start)
 
     def _open(self) -> IO[bytes]:
         return gzip.open(self.path) if self.path.name.endswith(".gz") else self.path.open("rb")  # type: ignore[return-value]
 
-    def _first_byte(self) -> bytes:
+    def _is_one_list(self) -> bool:
+        """Whether the file is one JSON list, and not lines of which the first is one."""
         try:
             with self._open() as f:
-                return f.read(64).removeprefix(BOM).lstrip()[:1]
+                if f.read(64).removeprefix(BOM).lstrip()[:1] != b"[":
+                    return False
+                f.seek(0)
+                first = f.readline(self.max_row_bytes + 1)
+                if not isinstance(_json_of(first.removeprefix(BOM)), list):
+                    return True
+                return not f.read(64).strip()
         except (*DAMAGE, EOFError, zlib.error) as e:
             raise BadFile(f"{self.path.name} cannot be unpacked (cut short?): {_first_line(e)}") from None
 
@@ -207,6 +214,14 @@ class RowReader:
         for index in range(start, len(rows)):
             fields = rows[index]
             yield Row(index, fields if isinstance(fields, dict) else Rejected("not_an_object"))
+
+
+def _json_of(line: bytes) -> Any:
+    """What a line says; None if it is no JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parse(line: bytes) -> dict[str, Any] | Rejected:
