@@ -28,7 +28,6 @@ DEFAULTS: dict[str, Any] = {
     "algo.advantage.estimator": "group_norm",
     "vllm.num_engines": 1,
     "rollout.n_samples_per_prompt": 8,
-    "actor.eps_clip": None,  # see EPS_CLIP
 }
 CPU_DEFAULTS: dict[str, Any] = {
     "actor.num_gpus_per_node": 1,
@@ -40,9 +39,6 @@ CPU_DEFAULTS: dict[str, Any] = {
     "vllm.enforce_eager": True,
     "vllm.sync_backend": "gloo",
 }
-
-# How far from 1 a ratio may go: of a token, where not told otherwise, and of a whole completion.
-EPS_CLIP, SEQUENCE_EPS_CLIP = 0.2, 0.5
 
 # Options that name files: what a run reads (which may also be a hub's or a service's name), and what it makes.
 READ_PATHS = (
@@ -91,10 +87,6 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     elif not has_flash_attn():
         parser.set_defaults(**{ATTENTION: "sdpa"})
     add_arguments(parser)
-    parser._option_string_actions["--actor.eps_clip"].help = (
-        f"how far from 1 a ratio may go (default: {SEQUENCE_EPS_CLIP}, of whole completions, with --maxk.loss "
-        f"sequence_clip; else {EPS_CLIP}, of tokens)"
-    )
     flat, wrong = parse_options(parser, argv)
     try:
         maxk = validate(hierarchize(flat))
@@ -109,8 +101,6 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
 def _settle(flat: argparse.Namespace, maxk: MaxKOptions) -> None:
     """Turn what may be given in short into what the run is told."""
     values = vars(flat)
-    if values["actor.eps_clip"] is None:
-        values["actor.eps_clip"] = SEQUENCE_EPS_CLIP if maxk.loss == "sequence_clip" else EPS_CLIP
     # Actors work in the folder where Ray was started, which need not be this one.
     for name in READ_PATHS:
         parts = (values[name] or "").split(",")

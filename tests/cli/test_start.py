@@ -79,27 +79,6 @@ def test_a_mistyped_option_hides_nothing_else(folder, capsys):
     assert [line.split()[1] for line in lines] == ["--maxk.objectve", "--train.batch_size"]
 
 
-@pytest.mark.parametrize(
-    ("words", "eps"),
-    [
-        ([], 0.5),  # of whole completions
-        (["--maxk.loss", "ppo"], 0.2),
-        (["--actor.eps_clip", "0.2"], 0.2),
-        (["--maxk.loss", "ppo", "--actor.eps_clip", "0.5"], 0.5),
-        (["--maxk.loss", "score"], 0.2),  # which is not looked at, and not refused as if it had been typed
-    ],
-)
-def test_the_clip_is_wider_for_whole_completions_unless_it_is_told(folder, words, eps):
-    _, args = train.parse([*pipeline.arguments(folder), *words])
-    assert args.actor.eps_clip == eps
-
-
-def test_a_clip_for_the_score_loss_is_refused(folder, capsys):
-    with pytest.raises(SystemExit):
-        train.parse([*pipeline.arguments(folder), "--maxk.loss", "score", "--actor.eps_clip", "0.3"])
-    assert "--actor.eps_clip" in capsys.readouterr().err
-
-
 def test_names_that_are_no_paths_stay_as_they_are(folder):
     urls = "http://a:1/score,http://b:2/score"
     values, _ = parse(folder, actor__model_name_or_path="Qwen/Qwen2.5-0.5B", reward__remote_url=urls)

@@ -43,9 +43,9 @@ class Run:
         return functools.reduce(getattr, option.split("."), self.args)
 
     def is_set(self, option: str) -> bool:
-        """Whether an option has another value than its default; None, which nobody can type, is none."""
-        value = self.value(option)
-        return value is not None and _plain(value) != _plain(defaults()[option])
+        """Whether an option has another value than its default."""
+        value, default = self.value(option), defaults()[option]
+        return _plain(value) != _plain(default)
 
 
 def _plain(value: Any) -> Any:
