@@ -76,7 +76,7 @@ _ALL = (
         _maj,
         needs="answers",
     ),
-    Metric("min", "min@{}", "the worst reward of k", lambda c, ks: -max_at_k([-group for group in c.rewards], ks)),
+    Metric("min", "min@{}", "the worst reward of k", lambda c, ks: 0.0 - max_at_k([-group for group in c.rewards], ks)),
     Metric("pass_hat", "pass^{}", "whether all of k are correct", lambda c, ks: 1 - _pass(c, ks, wrong=True)),
     Metric(
         "g_pass",
