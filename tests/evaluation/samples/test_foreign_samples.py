@@ -145,7 +145,9 @@ def test_a_value_longer_than_what_is_read_at_once(problems, tmp_path):
 
 @pytest.mark.parametrize("null", ["in a row", "in a list", "for a problem", "in bigcode", "an error", "lm-eval's"])
 def test_a_null_was_not_generated_and_an_empty_text_was(problems, tmp_path, null):
-    chosen = lambda i: [{"message": {"role": "assistant", "content": ""}}] if i else []  # noqa: E731
+    def chosen(i):
+        return [{"message": {"role": "assistant", "content": ""}}] if i else []
+
     rows = {
         "in a row": [{"task_id": i, "completion": text} for i in range(3) for text in ("", None if not i else "")],
         "in a list": [{"task_id": i, "code_list": ["", None] if not i else ["", ""]} for i in range(3)],

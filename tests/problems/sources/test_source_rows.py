@@ -181,3 +181,17 @@ def test_damaged_bytes_are_rows_or_a_named_file(tmp_path_factory: pytest.TempPat
     path.write_bytes(damaged)
     found = attempt(path, skip_bad=data.draw(st.booleans()))
     assert path.name in found if isinstance(found, str) else rising([i for i, _ in found])
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('[]\n{"a": 1}\n', [Rejected, dict]),  # lines, of which the first is a list
+        ('[{"a": 1}, {"a": 2}]\n', [dict, dict]),  # one list, under the name of lines
+        ('[\n{"a": 1}\n]\n', [dict]),
+    ],
+)
+def test_a_list_is_told_from_lines_that_begin_with_one(tmp_path: Path, text: str, rows: list[type]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    assert [type(row.fields) for row in RowReader(path, ["a"]).read()] == rows

@@ -194,7 +194,7 @@ def _json_lines(path: Path, file: io.TextIOBase) -> Iterator[Located]:
 
 def _json(path: Path, file: io.TextIOBase) -> Iterator[Located]:
     """Rows in an array; in an object that holds them; in an object from problems to completions; or as they follow."""
-    stream = JsonStream(file)  # type: ignore[arg-type]
+    stream = JsonStream(file)
     try:
         while opening := stream.peek():
             if opening == "[":

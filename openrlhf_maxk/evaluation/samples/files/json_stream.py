@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 _CHUNK = 2**16  # characters
 _LONGEST = 2**30  # characters of one value
@@ -14,7 +15,7 @@ _NEAR_END = 16  # so close to the end of what was read, a fault may be a cut: an
 class JsonStream:
     """Values one after the other; arrays and objects can be entered instead of read whole."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: io.TextIOBase) -> None:
         self._file = file
         self._text = ""
         self._at = 0

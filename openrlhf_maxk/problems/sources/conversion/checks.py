@@ -195,7 +195,7 @@ class _Taker:
 
     def source(self, statement: ast.stmt) -> str:
         """A test: the statement, after what it needs of what stands before it."""
-        statement = _Substitute({n: ast.parse(f"float('{n}')").body[0].value for n in ("inf", "nan")}).visit(  # type: ignore[attr-defined]
+        statement = _Substitute({n: ast.parse(f"float('{n}')", mode="eval").body for n in ("inf", "nan")}).visit(
             statement
         )
         whole = not isinstance(statement, ast.Assert)

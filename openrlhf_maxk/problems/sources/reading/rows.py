@@ -92,9 +92,9 @@ class RowReader:
                     return False
                 f.seek(0)
                 first = f.readline(self.max_row_bytes + 1)
-                if not isinstance(_json_of(first.removeprefix(BOM)), list):
-                    return True
-                return not f.read(64).strip()
+                fields = _parse(first.removeprefix(BOM))
+                whole = isinstance(fields, Rejected) and fields.reason == "not_an_object"
+                return not whole or not f.read(64).strip()
         except (*DAMAGE, EOFError, zlib.error) as e:
             raise BadFile(f"{self.path.name} cannot be unpacked (cut short?): {_first_line(e)}") from None
 
@@ -214,14 +214,6 @@ class RowReader:
         for index in range(start, len(rows)):
             fields = rows[index]
             yield Row(index, fields if isinstance(fields, dict) else Rejected("not_an_object"))
-
-
-def _json_of(line: bytes) -> Any:
-    """What a line says; None if it is no JSON."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _parse(line: bytes) -> dict[str, Any] | Rejected:
