@@ -52,7 +52,7 @@ class SortedGroups:
 
 
 def places(scores: Tensor) -> Tensor:
-    """The places of a group in ascending order of finite ``scores``, of equal ones the first last: (n,) int64 from 0."""
+    """The places of a group in ascending order of finite ``scores``, of equal ones the first last: (n,) int64."""
     order = SortedGroups.of(torch.zeros_like(scores), scores).order
     return torch.empty_like(order).scatter_(-1, order, torch.arange(len(order)))
 

@@ -83,8 +83,8 @@ class GroupSampling(Upstream):
         )
         if not self.strategy.by_rewards and not self.rewards.enabled:
             raise ValueError(
-                f"--maxk.strategy {self.strategy} goes by more than rewards: use --maxk.problems, --maxk.reward math or "
-                "a reward function, as --reward.remote_url"
+                f"--maxk.strategy {self.strategy} goes by more than rewards: use --maxk.problems, --maxk.reward math "
+                "or a reward function, as --reward.remote_url"
             )
 
     def generate_samples(self, **generate_kwargs: Any) -> tuple[list[Group], float | None, int, bool]:
