@@ -82,9 +82,10 @@ def _by_size(groups: Sequence[Outcomes]) -> list[Outcomes]:
         Outcomes(
             torch.stack([group.rewards.float() for group in same]),
             torch.stack([group.scores.float() for group in same]),
-            None if same[0].chosen_by is None else torch.stack([group.chosen_by for group in same]),
+            torch.stack(chosen_by) if len(chosen_by) == len(same) else None,
         )
         for same in found.values()
+        for chosen_by in [[group.chosen_by for group in same if group.chosen_by is not None]]
     ]
 
 

@@ -115,7 +115,7 @@ class GroupLearner(MergedBroadcast):
         """Advantages at the current policy for an optimizer step whose micro-batches cut groups: one extra pass."""
         loss_fn = self.actor_loss_fn
         batches = [GroupBatch.of(batch) for batch in window]
-        chosen_by = [batch.chosen_by for batch in batches]
+        chosen_by = [batch.chosen_by for batch in batches if batch.chosen_by is not None]
         log_ratios = None
         if not loss_fn.policy_is_behaviour:
             log_ratios = torch.cat([self._log_ratios(batch) for batch in window])
@@ -125,7 +125,7 @@ class GroupLearner(MergedBroadcast):
             log_ratios,
             torch.cat([batch.ks for batch in batches]),
             self.maxk,
-            None if any(by is None for by in chosen_by) else torch.cat(chosen_by),
+            torch.cat(chosen_by) if chosen_by else None,
         )
         return computed.split([len(batch.rewards) for batch in batches])
 
