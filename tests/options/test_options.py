@@ -53,7 +53,7 @@ def test_the_largest_k_is_at_an_end():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"objectiv": "grpo"}, r"unknown option maxk\.objectiv; known: objective, strategy, k"),
+        ({"objectiv": "grpo"}, r"unknown option maxk\.objectiv; known: objective, strategy, selector, k"),
         ({"objective": "best"}, r"no objective named 'best'; known: .*offpolicy_bon"),
         ({"correction": "second"}, r"--maxk\.correction second is not one of none, first, exact"),
         ({"baseline": "mean"}, r"--maxk\.baseline mean is not one of marginal, leave_one_out, none"),

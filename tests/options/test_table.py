@@ -24,7 +24,7 @@ SCORE = {"maxk__loss": "score"}
 ONE_STEP = {"train__max_epochs": 1}
 CONTRAST = {"maxk__baseline": "leave_one_out", "maxk__k": 2}
 MODEL = {"reward__remote_url": None, "reward__model_name_or_path": "m"}
-MATH = {"reward__remote_url": None, "maxk__reward": "math"}
+PROGRAMS = {"reward__remote_url": None, "maxk__problems": "/no/problems"}
 EVALUATION = {"eval__dataset": "owner/data", "eval__steps": 1}
 SAVED = {"ckpt__save_steps": 1}
 GPU = {"cpu": False}
@@ -120,9 +120,10 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
     ),
     (
         "maxk.strategy",
-        {"maxk__strategy": "selected", **MATH},
-        {"maxk__strategy": "selected", "maxk__selector": "length", "maxk__length_penalty": 0.1, **MATH},
-        {"maxk__strategy": "vote", **MATH},
+        {"maxk__strategy": "selected", "maxk__selector": "length", **PROGRAMS},
+        {"maxk__strategy": "selected", "maxk__selector": "length", "maxk__length_penalty": 0.1, **PROGRAMS},
+        {"maxk__strategy": "selected", **PROGRAMS},
+        {"maxk__strategy": "vote", **PROGRAMS},
         {"maxk__strategy": "selected", "maxk__selector": "judge"},
     ),
     ("maxk.selector", {"maxk__selector": "judge"}, {"maxk__selector": "judge", "maxk__strategy": "selected"}),
