@@ -111,7 +111,7 @@ def parse_answer(answer: Any, n: int, chosen_by: str = "") -> list[Reward]:
             )
     rewards = _numbers(answer["rewards"], "rewards", n)
     scores = rewards if answer.get("scores") is None else _numbers(answer["scores"], "scores", n)
-    keys = _keys(answer[KEYS], n) if chosen_by == KEYS else [None] * n
+    keys: list[str | None] = _keys(answer[KEYS], n) if chosen_by == KEYS else [None] * n
     extra_logs = answer.get("extra_logs") or {}
     if not isinstance(extra_logs, Mapping):
         raise ValueError(f"a reward function must return a dict as 'extra_logs', not {_short(extra_logs)}")
