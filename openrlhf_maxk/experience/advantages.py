@@ -61,6 +61,7 @@ def group_advantages(
     log_ratios: torch.Tensor | None,
     ks: torch.Tensor,
     options: MaxKOptions,
+    chosen_by: torch.Tensor | None = None,
 ) -> GroupAdvantages:
     """Advantages of whole groups of any sizes. Computed on the CPU: the numbers are few, and the kernels would be many.
 
@@ -71,12 +72,14 @@ def group_advantages(
         ks: the k of each completion's group, int64, shape (B,).
         options: objective, strategy, correction, baseline, clamping, and the effective sample size below which the
             ratios of a group are taken as 1.
+        chosen_by: what the strategy chooses completions by, int64, shape (B,); None where it goes by rewards.
 
     Returns:
         Everything on the device of ``rewards``.
     """
     device = rewards.device
     groups, rewards, ks = groups.cpu(), rewards.cpu(), ks.cpu()
+    chosen_by = None if chosen_by is None else chosen_by.cpu()
     measured = None if log_ratios is None else log_ratios.cpu().double()  # in float32, ρ is 0 from exp(−104) on
     objective = get_objective(options.objective)
     real = torch.nonzero(groups != FILLER).squeeze(-1)
@@ -109,6 +112,7 @@ def group_advantages(
             baseline=options.baseline,
             delta_clip=options.delta_clip,
             strategy=options.strategy,
+            chosen_by=None if chosen_by is None else chosen_by[rows],
         )
         values[rows] = result.values.float()
         if measured is not None:

@@ -15,8 +15,12 @@ from dataclasses import dataclass, fields
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 
+from openrlhf_maxk.objectives import Strategy
+from openrlhf_maxk.objectives.strategy import MAX
+
 GROUP = "maxk_group"  # key in Experience.info: the group's id, int64
 K = "maxk_k"  # key in Experience.info: the k this group is trained for
+CHOSEN_BY = "maxk_chosen_by"  # key in Experience.info: what the strategy chooses it by, where rewards are not enough
 SEQUENCE_ADVANTAGE = "maxk_advantage"  # key in Experience.info: the objective's part of the advantage, one per sample
 FILLER = -1  # group id of a row that only keeps ranks in step; it is never trained on
 
@@ -29,15 +33,23 @@ class Group:
         id: unique among the groups of a step.
         members: single-sample Experiences (leading dimension 1), in sampling order.
         lost: completions that were asked for and did not arrive, or could not be scored.
+        strategy: how the samples will be used.
+        chosen_by: what the strategy chooses the members by, int64, shape (size,): their places in the order of the
+            selector, the highest last, or the numbers of their answers; None where it goes by rewards.
     """
 
     id: int
     members: list[Experience]
     lost: int = 0
+    strategy: Strategy = MAX
+    chosen_by: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         for member in self.members:
             member.info[GROUP] = torch.tensor([self.id])
+        if self.chosen_by is not None:
+            for member, place in zip(self.members, self.chosen_by, strict=True):
+                member.info[CHOSEN_BY] = place.reshape(1)
 
     @property
     def size(self) -> int:
@@ -78,6 +90,14 @@ def group_ids(info: dict) -> torch.Tensor:
     """The group ids of a batch's ``info``, int64, shape (B,)."""
     ids = info[GROUP]
     return torch.as_tensor([int(i) for i in ids]) if isinstance(ids, list) else ids.long().reshape(-1)
+
+
+def chosen_by_of(experiences: Iterable[Experience]) -> torch.Tensor | None:
+    """What the rows of micro-batches are chosen by, int64, (B,); None where their strategy goes by rewards."""
+    columns = [experience.info.get(CHOSEN_BY) for experience in experiences]
+    if any(values is None for values in columns):
+        return None
+    return torch.cat([torch.as_tensor(values).long().reshape(-1) for values in columns])
 
 
 def without_fillers(experience: Experience) -> Experience:

@@ -11,7 +11,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 
 from openrlhf_maxk.experience.advantages import group_advantages, sequence_log_ratios
-from openrlhf_maxk.experience.group import SEQUENCE_ADVANTAGE, Group, K, group_ids, groups_of
+from openrlhf_maxk.experience.group import SEQUENCE_ADVANTAGE, Group, K, chosen_by_of, group_ids, groups_of
 from openrlhf_maxk.experience.metrics import rollout_metrics
 from openrlhf_maxk.experience.sharding import forward_batches, shard
 from openrlhf_maxk.options.maxk import options_of
@@ -44,8 +44,9 @@ class GroupExperience(Upstream):
 
     @property
     def k(self) -> int:
-        """The k of the current step."""
-        return self.maxk.k.at(self.progress, self.args.rollout.n_samples_per_prompt)
+        """The k of the current step, for groups that have lost no completion."""
+        n = self.args.rollout.n_samples_per_prompt
+        return self.maxk.k_of(self.maxk.k.at(self.progress, n), n)
 
     def split_rollout_samples(self, rollout_samples: Sequence[Group] | Sequence[Experience]) -> list[Experience]:
         """Deal whole groups to the learner ranks and cut each rank's samples into micro-batches."""
@@ -53,7 +54,7 @@ class GroupExperience(Upstream):
         groups = groups_of(rollout_samples, args.rollout.n_samples_per_prompt)
         for group in groups:
             for member in group.members:
-                member.info[K] = torch.tensor([self.k])
+                member.info[K] = torch.tensor([self.maxk.k_of(self.k, group.size)])
         ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
         tokens = None
         if args.train.dynamic_batch_enable:
@@ -82,7 +83,8 @@ class GroupExperience(Upstream):
                     for e in experiences
                 ]
             )
-        values = group_advantages(groups, rewards, log_ratios, ks, self.maxk).values
+        chosen_by = chosen_by_of(experiences)
+        values = group_advantages(groups, rewards, log_ratios, ks, self.maxk, chosen_by).values
 
         for experience, value, reward in zip(experiences, values.split(lengths), rewards.split(lengths), strict=True):
             experience.rewards = reward

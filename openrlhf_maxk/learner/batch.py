@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 
-from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
+from openrlhf_maxk.experience.group import CHOSEN_BY, GROUP, SEQUENCE_ADVANTAGE, K
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,14 @@ class GroupBatch:
         rewards: float32.
         ks: the k each completion's group is trained for, int64.
         sequence_advantages: the objective's advantages at experience time, float32.
+        chosen_by: what the strategy chooses completions by, int64; None where it goes by rewards.
     """
 
     groups: torch.Tensor
     rewards: torch.Tensor
     ks: torch.Tensor
     sequence_advantages: torch.Tensor
+    chosen_by: torch.Tensor | None = None
 
     @classmethod
     def of(cls, experience: Experience) -> GroupBatch:
@@ -36,6 +38,7 @@ class GroupBatch:
             experience.rewards.float(),
             column(info[K]).long().to(device),
             column(info[SEQUENCE_ADVANTAGE]).float().to(device),
+            column(info[CHOSEN_BY]).long().to(device) if CHOSEN_BY in info else None,
         )
 
 

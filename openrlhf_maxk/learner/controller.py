@@ -37,11 +37,23 @@ class GroupController(Upstream):
         self._warned: set[str] = set()
         if self.wandb_logger:
             _draw_evaluations_over_steps(self.wandb_logger.handle)
-        check_best_metric(arguments.ckpt.best_metric_key, self.eval_dataloader, arguments.eval.n_samples_per_prompt)
+        check_best_metric(
+            arguments.ckpt.best_metric_key,
+            self.eval_dataloader,
+            arguments.eval.n_samples_per_prompt,
+            self.maxk.strategy,
+        )
 
     def fit(self, global_step: int = 0) -> None:
         """Run the training; whoever follows the console hears of its start and of every step."""
         self.console.send("start", total=self.total_steps)
+        n = self.args.rollout.n_samples_per_prompt
+        if self.maxk.k.largest(n) > n:
+            self._warn(
+                "beyond",
+                f"--maxk.k {self.maxk.k} is beyond the {n} completions of a group, which have no unbiased estimate of "
+                f"it: k = {n} is trained for in its place, the nearest that has one (--maxk.k_beyond_n nearest)",
+            )
         super().fit(global_step)
 
     def get_max_steps(self) -> int:

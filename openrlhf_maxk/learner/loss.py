@@ -68,6 +68,7 @@ class GroupPolicyLoss(nn.Module):
                 None if self.policy_is_behaviour else measured,
                 self.batch.ks,
                 self.options,
+                self.batch.chosen_by,
             )
         change = self.computed.values - self.batch.sequence_advantages
         advantages = advantages + change[:, None] * action_mask

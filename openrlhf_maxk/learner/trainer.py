@@ -11,7 +11,7 @@ from openrlhf.utils.loss_utils import iter_grad_accum_global_norm
 from tqdm import tqdm
 
 from openrlhf_maxk.experience.advantages import GroupAdvantages, group_advantages, sequence_log_ratios
-from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
+from openrlhf_maxk.experience.group import CHOSEN_BY, GROUP, SEQUENCE_ADVANTAGE, K
 from openrlhf_maxk.experience.sharding import row_tokens
 from openrlhf_maxk.learner.batch import GroupBatch
 from openrlhf_maxk.learner.buffer import count_steps, cut_by_count, cut_by_tokens, optimizer_steps
@@ -83,8 +83,8 @@ class GroupLearner(MergedBroadcast):
         """Upstream's training step on one micro-batch; its status with the group metrics added."""
         loss_fn = self.actor_loss_fn
         loss_fn.batch, loss_fn.computed = GroupBatch.of(batch), computed
-        for key in (GROUP, K, SEQUENCE_ADVANTAGE):
-            del batch.info[key]
+        for key in (GROUP, K, SEQUENCE_ADVANTAGE, CHOSEN_BY):
+            batch.info.pop(key, None)
         divisor = self._divisor(info)
         status = super().training_step(batch, kl_ctl, step, {**info, "batch_num_tokens": divisor})
         for name in ("policy_loss", "kl", "entropy_loss"):  # logged as means over tokens, whatever divides the loss
@@ -115,6 +115,7 @@ class GroupLearner(MergedBroadcast):
         """Advantages at the current policy for an optimizer step whose micro-batches cut groups: one extra pass."""
         loss_fn = self.actor_loss_fn
         batches = [GroupBatch.of(batch) for batch in window]
+        chosen_by = [batch.chosen_by for batch in batches if batch.chosen_by is not None]
         log_ratios = None
         if not loss_fn.policy_is_behaviour:
             log_ratios = torch.cat([self._log_ratios(batch) for batch in window])
@@ -124,6 +125,7 @@ class GroupLearner(MergedBroadcast):
             log_ratios,
             torch.cat([batch.ks for batch in batches]),
             self.maxk,
+            torch.cat(chosen_by) if chosen_by else None,
         )
         return computed.split([len(batch.rewards) for batch in batches])
 

@@ -8,7 +8,7 @@ from .baselines import leave_one_out, marginal_gain
 from .choices import Baseline, Form, Order
 from .exact import exact_weights
 from .first_order import first_order_weights
-from .metrics import max_at_k, pass_at_k, value_at_k
+from .metrics import max_at_k, pass_at_k, value_at_k, worth_at_k
 from .on_policy import on_policy_weights
 from .registry import (
     Advantages,
@@ -19,9 +19,10 @@ from .registry import (
     register,
 )
 from .strategy import RankWeights, Strategy
-from .vote import vote_at_k, vote_weights
+from .vote import NO_VOTE, vote_at_k, vote_weights
 
 __all__ = [
+    "NO_VOTE",
     "Advantages",
     "Baseline",
     "Form",
@@ -43,4 +44,5 @@ __all__ = [
     "value_at_k",
     "vote_at_k",
     "vote_weights",
+    "worth_at_k",
 ]

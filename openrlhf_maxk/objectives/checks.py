@@ -13,7 +13,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from .strategy import MAX, Strategy, needs_scores
+from .strategy import MAX, Kind, Strategy, needs_scores
 
 SMALLEST_RATIO = torch.finfo(torch.float32).tiny
 
@@ -79,6 +79,21 @@ def checked_keys(keys: Tensor, rewards: Tensor) -> Tensor:
     if keys.dtype.is_floating_point:
         raise ValueError(f"keys must be integers, one for each answer, got {keys.dtype}")
     return keys.detach().long()
+
+
+def checked_choices(chosen_by: Tensor | None, rewards: Tensor, strategy: Strategy) -> Tensor | None:
+    """Return what a strategy chooses samples by: float64 scores of ``selected``, int64 keys of ``vote``, else None.
+
+    Raises:
+        ValueError: there is nothing to choose by; see :func:`checked_scores` and :func:`checked_keys`.
+    """
+    if strategy.by_rewards:
+        return None
+    if chosen_by is None:
+        raise ValueError(f"strategy {strategy} needs to know more of the samples than their rewards: what to choose by")
+    if strategy.kind is Kind.VOTE:
+        return checked_keys(chosen_by, rewards)
+    return checked_scores(chosen_by, rewards)
 
 
 def checked_ratios(ratios: Tensor, rewards: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .checks import as_given, checked_correct
+from .checks import as_given, checked_choices, checked_correct
 from .order import rank_shares, sorted_groups
-from .strategy import MAX, Strategy, rank_weights_of
+from .strategy import MAX, Kind, Strategy, rank_weights_of
+from .vote import vote_at_k
 
 
 def value_at_k(
@@ -37,6 +38,28 @@ def value_at_k(
     n = rewards.shape[-1]
     shares = rank_shares(n - 1, k - 1, weights.values, rewards.device)
     return as_given(groups.rewards @ (k / n * shares), rewards)
+
+
+def worth_at_k(rewards: Tensor, k: int, strategy: Strategy | str, chosen_by: Tensor | None = None) -> Tensor:
+    """Unbiased estimate of what k samples are worth by any strategy that has a name.
+
+    Args:
+        rewards, k: as for :func:`value_at_k`.
+        strategy: a :class:`Strategy` or its name.
+        chosen_by: (..., n), scores of ``selected``, integer keys of ``vote``; other strategies do not look at it.
+
+    Returns:
+        (...), in the floating type of ``rewards``.
+
+    Raises:
+        ValueError: as :func:`value_at_k`; ``selected`` or ``vote`` without anything to choose by.
+    """
+    strategy = Strategy.parse(strategy)
+    chosen_by = checked_choices(chosen_by, rewards, strategy)
+    if strategy.kind is Kind.VOTE:
+        assert chosen_by is not None
+        return vote_at_k(rewards, chosen_by, k)
+    return value_at_k(rewards, k, strategy, chosen_by)
 
 
 def max_at_k(rewards: Tensor, k: int) -> Tensor:

@@ -51,6 +51,12 @@ class SortedGroups:
         return torch.empty_like(values).scatter_(-1, self.order, values)
 
 
+def places(scores: Tensor) -> Tensor:
+    """The places of a group in ascending order of finite ``scores``, of equal ones the first last: (n,) int64."""
+    order = SortedGroups.of(torch.zeros_like(scores), scores).order
+    return torch.empty_like(order).scatter_(-1, order, torch.arange(len(order)))
+
+
 def sorted_groups(
     rewards: Tensor, k: int, strategy: Strategy | str | Sequence[float], scores: Tensor | None
 ) -> SortedGroups:

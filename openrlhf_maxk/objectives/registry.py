@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checks import as_given, checked_correct, checked_rewards, clamped_ratios
+from .checks import as_given, checked_choices, checked_correct, checked_rewards, clamped_ratios
 from .choices import Baseline, Form, Order
-from .strategy import MAX, Strategy, by_rewards
+from .strategy import MAX, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,15 @@ class ObjectiveOptions:
     Attributes:
         correction: how the other completions' ratios enter the weights.
         baseline: what is subtracted.
-        strategy: what k samples are worth, by their rewards.
+        strategy: what k samples are worth.
+        chosen_by: of a strategy that does not go by rewards alone, what it chooses by, as the rewards: float64 scores
+            of ``selected``, int64 keys of ``vote``.
     """
 
     correction: Order
     baseline: Baseline
     strategy: Strategy = MAX
+    chosen_by: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Objective:
         baseline: Baseline | str = Baseline.MARGINAL,
         delta_clip: float = inf,
         strategy: Strategy | str = MAX,
+        chosen_by: Tensor | None = None,
     ) -> Advantages:
         """Advantages of whole groups.
 
@@ -106,16 +110,22 @@ class Objective:
             ratios: (..., n), ρ_i = π(y_i|x)/μ(y_i|x) of whole completions; μ sampled them. None: π is μ, every ρ is 1.
             correction, baseline: for objectives that have the choice; see :class:`ObjectiveOptions`.
             delta_clip: ratios are clamped to 1 ± this, and kept positive. inf: not at all.
-            strategy: what k samples are worth, for objectives that have the choice: one that looks at rewards only.
+            strategy: what k samples are worth, for objectives that have the choice.
+            chosen_by: (..., n), for the strategies that choose by something else than rewards: finite scores of
+                ``selected``, integer keys of ``vote``. Others do not look at it.
 
         Raises:
             ValueError: see :mod:`~openrlhf_maxk.objectives.checks`; an unknown ``correction``, ``baseline`` or
                 ``strategy``; rewards other than 0 and 1 for an objective that is :attr:`binary`.
         """
-        options = ObjectiveOptions(
-            Order.named(correction, "correction"), Baseline.named(baseline, "baseline"), by_rewards(strategy)
-        )
+        strategy = Strategy.parse(strategy)
         checked = checked_correct(rewards, k, f"rewards of {self.name}") if self.binary else checked_rewards(rewards, k)
+        options = ObjectiveOptions(
+            Order.named(correction, "correction"),
+            Baseline.named(baseline, "baseline"),
+            strategy,
+            checked_choices(chosen_by, checked, strategy),
+        )
         given = torch.ones_like(checked) if ratios is None else ratios
         used, clamped = clamped_ratios(given, checked, delta_clip)
         values = self.formula(checked, k, used, options)

@@ -120,6 +120,11 @@ class Strategy:
         """The fewest samples that it can look at."""
         return int(self.parameter or 1) if self.kind is Kind.MEAN_OF_BEST else 1
 
+    @property
+    def by_rewards(self) -> bool:
+        """Whether it needs to know no more of the samples than their rewards."""
+        return self.kind not in (Kind.SELECTED, Kind.VOTE)
+
     def rank_weights(self, k: int) -> RankWeights:
         """c_1 … c_k of an order statistic; ``selected`` is the best in order of the score.
 
@@ -160,18 +165,6 @@ def rank_weights_of(strategy: Strategy | str | Sequence[float], k: int) -> RankW
     if weights.k != k:
         raise ValueError(f"rank weights are one for each of k = {k} samples, got {weights.k}")
     return weights
-
-
-def by_rewards(strategy: Strategy | str) -> Strategy:
-    """The strategy of that name, one that needs to know no more of the samples than their rewards.
-
-    Raises:
-        ValueError: an unknown name; ``selected`` and ``vote``.
-    """
-    strategy = Strategy.parse(strategy)
-    if strategy.kind in (Kind.SELECTED, Kind.VOTE):
-        raise ValueError(f"strategy {strategy} needs to know more of the samples than their rewards")
-    return strategy
 
 
 def needs_scores(strategy: Strategy | str | Sequence[float]) -> bool:

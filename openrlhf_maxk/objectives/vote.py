@@ -1,10 +1,14 @@
 """Majority vote: of k samples the answer is kept that is given most often.
 
 Each completion has a *key*, its answer (for a program: what it prints on given inputs). A k-subset is worth the mean
-reward of the completions that have its most frequent key; keys that are tied share evenly. With E_d(m) the elementary
-symmetric polynomials of the ratios of the completions with key d, the off-policy estimate of what the vote is worth is
+reward of the completions that have its most frequent key; keys that are tied share evenly. A completion that gives no
+answer (``NO_VOTE``) takes a place among the k and has no vote: a key of its own would tie with every answer that is
+given once. A subset in which nobody votes is worth its mean reward, one of it being handed on. With E_d(m) the
+elementary symmetric polynomials of the ratios of the completions with key d, and E_∅ those without a vote, the
+off-policy estimate of what the vote is worth is
 
-    F(ρ) = (1/C(n,k)) Σ_a [z^k] Σ_T (1/|T|) Σ_{c∈T} R_c(a) z^a Π_{d∈T, d≠c} E_d(a) z^a Π_{d∉T} Σ_{m<a} E_d(m) z^m,
+    F(ρ) = (1/C(n,k)) (R_∅(k) + Σ_a [z^k] Σ_m E_∅(m) z^m
+               Σ_T (1/|T|) Σ_{c∈T} R_c(a) z^a Π_{d∈T, d≠c} E_d(a) z^a Π_{d∉T} Σ_{m<a} E_d(m) z^m),
 
 over the most votes a and the sets T of keys that have so many, where R_c(a) is Σ ρ(A) mean r(A) over the subsets A of
 a completions with key c. Keys are taken one after the other, in polynomials of z, for each |T| and with or without c
@@ -23,6 +27,7 @@ from torch.nn.functional import pad
 from .checks import as_given, checked_keys, checked_ratios, checked_rewards
 from .choices import Baseline
 
+NO_VOTE = -1  # the key of a completion that gives no answer; so is every other key below 0
 AT_ONCE = 16  # groups: what differentiation keeps of them
 
 
@@ -31,7 +36,7 @@ def vote_at_k(rewards: Tensor, keys: Tensor, k: int) -> Tensor:
 
     Args:
         rewards: (..., n), finite. Independent samples for one prompt.
-        keys: (..., n) integers; equal ones are votes for the same answer.
+        keys: (..., n) integers; equal ones are votes for the same answer, those below 0 (``NO_VOTE``) are none.
         k: 1..n.
 
     Returns:
@@ -120,12 +125,13 @@ def _value(rewards: Tensor, ratios: Tensor, keys: Tensor, k: int) -> Tensor:
     """F of (batch, n), open to autograd by the ratios: (batch,)."""
     batch, n = rewards.shape
     sums, means = _of_keys(rewards, ratios, keys, k)
-    total = rewards.new_zeros(batch)
+    abstained = pad(sums[:, 0], (0, k + 1 - sums.shape[-1]))
+    total = means[:, 0, k] if k < means.shape[-1] else rewards.new_zeros(batch)
     for most in range(1, sums.shape[-1]):
         # Products over the keys so far: by how many have the most votes, and powers of z. With c among those, or not.
-        without = pad(rewards.new_ones(batch, 1, 1), (0, k, 0, k // most))
+        without = pad(abstained[:, None], (0, 0, 0, k // most))
         with_c = torch.zeros_like(without)
-        for key in range(sums.shape[1]):
+        for key in range(1, sums.shape[1]):
             fewer = pad(sums[:, key, :most], (k, k + 1 - most)).unfold(-1, k + 1, 1).flip(-2)  # row z: from z to z′
             same, winner = sums[:, key, most, None, None], means[:, key, most, None, None]
             with_c = with_c @ fewer + _joined(with_c, most) * same + _joined(without, most) * winner
@@ -141,10 +147,10 @@ def _joined(products: Tensor, most: int) -> Tensor:
 
 
 def _of_keys(rewards: Tensor, ratios: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """E_d(m) and R_d(m) for m from 0 to the most votes there can be: (batch, keys, m) each."""
-    ordered, order = keys.sort(dim=-1, stable=True)
+    """E_d(m) and R_d(m) for m from 0 to the most that have a key: (batch, keys, m) each. Key 0 is no vote."""
+    ordered, order = keys.clamp(min=NO_VOTE).sort(dim=-1, stable=True)
     new = pad((ordered.diff(dim=-1) != 0).long(), (1, 0))
-    key = new.cumsum(-1)
+    key = new.cumsum(-1) + (ordered[..., :1] > NO_VOTE)
     place = torch.arange(keys.shape[1], device=keys.device).expand_as(keys)
     turn = place - torch.where(new.bool(), place, 0).cummax(-1).values  # which of the completions with its key
     shape = (len(keys), int(key.max()) + 1, int(turn.max()) + 1)

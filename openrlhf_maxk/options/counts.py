@@ -55,18 +55,19 @@ def _groups(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     if n < 2:
         yield f"--rollout.n_samples_per_prompt {n}: a group needs at least 2 samples"
         return
-    if maxk.k.largest(n) > n:
+    largest, least = (maxk.k_of(k, n) for k in (maxk.k.largest(n), maxk.k.smallest(n)))
+    if largest > n:
         yield (
-            f"--maxk.k {maxk.k} is larger than the group: lower it, or raise --rollout.n_samples_per_prompt {n} "
-            f"to at least {maxk.k.largest(n)}"
+            f"--maxk.k {maxk.k} is larger than the group: lower it, raise --rollout.n_samples_per_prompt {n} "
+            f"to at least {largest}, or train for k = {n} by --maxk.k_beyond_n nearest"
         )
     smallest = Strategy.parse(maxk.strategy).smallest_k
-    if maxk.k.smallest(n) < smallest:
+    if least < smallest:
         yield (
             f"--maxk.strategy {maxk.strategy} looks at {smallest} samples, and --maxk.k {maxk.k} has only "
-            f"{maxk.k.smallest(n)}: raise it to at least {smallest}"
+            f"{least}: raise it to at least {smallest}"
         )
-    if maxk.objective == "offpolicy_bon" and maxk.baseline == "leave_one_out" and maxk.k.largest(n) == n:
+    if maxk.objective == "offpolicy_bon" and maxk.baseline == "leave_one_out" and largest == n:
         yield f"--maxk.baseline leave_one_out needs k below the group size {n}: another sample must take a place"
 
 

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from openrlhf_maxk.options.maxk import MaxKOptions
 from openrlhf_maxk.problems.store import INDEX, ProblemStore, StoreError
 from openrlhf_maxk.rewards.execution.backends import SANDBOX, is_remote
-from openrlhf_maxk.rewards.request import MATH
+from openrlhf_maxk.rewards.request import MATH, PUBLIC_TESTS
 
 MIN_FREE_BYTES = 2**30
 
@@ -35,6 +36,8 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     elif maxk.problems:
         try:
             problems = ProblemStore(maxk.problems)
+            if maxk.chosen_by == PUBLIC_TESTS:
+                yield from _public_tests(args, problems)
         except StoreError as error:
             yield f"--maxk.problems {maxk.problems}: {error}"
     if not args.data.prompt_dataset:
@@ -43,6 +46,34 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         for path in filter(None, (option or "").split(",")):
             yield from _data(path.strip(), args, problems)
     yield from _rewards(args, maxk)
+
+
+def _public_tests(args: Any, problems: ProblemStore) -> Iterator[str]:
+    """Problems of local JSON lines need public tests to select by; those of other data are checked when first met."""
+    without = problems.without_public_tests()
+    labels = dict.fromkeys(label for path in _data_files(args) for label in _labels(path, args.data.label_key))
+    found = [label for label in labels if label in without]
+    if found:
+        yield (
+            f"--maxk.strategy selected goes by public tests, and {len(found)} of {len(labels)} problems have none, "
+            f"such as {found[0]!r}: leave them out of the data, or name another --maxk.selector"
+        )
+
+
+def _data_files(args: Any) -> list[str]:
+    """The local files of training and evaluation data."""
+    paths = [
+        path.strip() for names in (args.data.prompt_dataset, args.eval.dataset) for path in (names or "").split(",")
+    ]
+    return [path for path in paths if Path(path).is_file()]
+
+
+def _labels(path: str, key: str | None) -> Iterator[str]:
+    """The labels of a file of JSON lines, as far as its lines are such records."""
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):
+                yield str(json.loads(line)[key])
 
 
 def _rewards(args: Any, maxk: MaxKOptions) -> Iterator[str]:
@@ -108,11 +139,8 @@ def _golds(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         return
     from openrlhf_maxk.rewards.scoring.math_answers import unreadable_in
 
-    files = [
-        path.strip() for option in (args.data.prompt_dataset, args.eval.dataset) for path in (option or "").split(",")
-    ]
     try:
-        yield from unreadable_in([path for path in files if Path(path).is_file()], args.data.label_key, maxk.runner)
+        yield from unreadable_in(_data_files(args), args.data.label_key, maxk.runner)
     except (ModuleNotFoundError, RuntimeError) as error:
         yield f"--maxk.reward math: {error}"
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from openrlhf_maxk.rewards.execution.backends import check_name
-from openrlhf_maxk.rewards.request import KINDS, MATH, RewardSpec
+from openrlhf_maxk.rewards.request import KEYS, KINDS, MATH, PUBLIC_TESTS, SCORES, RewardSpec
 
 ENVIRONMENT = "OPENRLHF_MAXK_OPTIONS"  # how install(**options) reaches every Ray worker
 
@@ -76,10 +76,21 @@ class MaxKOptions:
     )
     strategy: str = _option(
         "max",
-        "offpolicy_bon: what k samples are worth: max, min, mean_of_best:q, median or quantile:p (0 is the worst)",
+        "offpolicy_bon: what k samples are worth: max, min, mean_of_best:q, median, quantile:p (0 is the worst), "
+        "selected (the one with the highest --maxk.selector) or vote (the answer given most often)",
+    )
+    selector: str | None = _option(
+        None,
+        "--maxk.strategy selected: what the sample to keep is chosen by: public_tests (the default with "
+        "--maxk.problems), scores of the reward function (its default), or the name of one of its extra_logs",
     )
     k: KSchedule = _option(
         KSchedule(), "train for the best of k: a number, or first:last for a linear schedule (default: n/2)"
+    )
+    k_beyond_n: str = _option(
+        "refuse",
+        "a --maxk.k above the group's n: refuse, or nearest: train for the largest k that a group has, n",
+        choices=("refuse", "nearest"),
     )
     correction: str = _option(
         "exact", "offpolicy_bon: how π_θ moving away from μ is corrected", choices=("none", "first", "exact")
@@ -158,12 +169,11 @@ class MaxKOptions:
         return options
 
     def _check(self) -> None:
-        from openrlhf_maxk.objectives import get_objective
-        from openrlhf_maxk.objectives.strategy import by_rewards
+        from openrlhf_maxk.objectives import Strategy, get_objective
 
         get_objective(self.objective)
         try:
-            by_rewards(self.strategy)
+            Strategy.parse(self.strategy)
         except ValueError as error:
             raise ValueError(f"--maxk.strategy: {error}") from None
         if not self.delta_clip > 0:
@@ -184,6 +194,20 @@ class MaxKOptions:
         if not self.reward_timeout > 0:
             raise ValueError(f"--maxk.reward_timeout {self.reward_timeout} must be above 0")
 
+    def k_of(self, k: int, size: int) -> int:
+        """The k that a group of ``size`` is trained for where ``k`` is asked; above its size if it cannot be."""
+        return min(k, size) if self.k_beyond_n == "nearest" else k
+
+    @property
+    def chosen_by(self) -> str:
+        """What the strategy chooses samples by, in the terms of :class:`RewardSpec`; empty where rewards are enough."""
+        from openrlhf_maxk.objectives.strategy import Kind, Strategy
+
+        kind = Strategy.parse(self.strategy).kind
+        if kind is Kind.SELECTED:
+            return self.selector or (PUBLIC_TESTS if self.problems else SCORES)
+        return KEYS if kind is Kind.VOTE else ""
+
     def reward_spec(self, source: Sequence[str]) -> RewardSpec:
         """The reward of a run whose ``--reward.remote_url`` is ``source``."""
         return RewardSpec(
@@ -193,6 +217,7 @@ class MaxKOptions:
             runner=self.runner,
             format_reward=self.format_reward,
             length_penalty=self.length_penalty,
+            chosen_by=self.chosen_by,
         )
 
     def to_json(self) -> str:

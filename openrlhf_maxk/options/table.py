@@ -9,10 +9,16 @@ default.
 
 from __future__ import annotations
 
-from openrlhf_maxk.options.refusals import learning, machinery, optimization, running
+from openrlhf_maxk.options.refusals import learning, machinery, optimization, running, strategy
 from openrlhf_maxk.options.refusals.rule import Rule
 
-RULES: tuple[Rule, ...] = (*learning.RULES, *optimization.RULES, *machinery.RULES, *running.RULES)
+RULES: tuple[Rule, ...] = (
+    *learning.RULES,
+    *strategy.RULES,
+    *optimization.RULES,
+    *machinery.RULES,
+    *running.RULES,
+)
 
 # By what they are about.
 PASSED = {

@@ -146,6 +146,11 @@ class ProblemStore(Mapping[str, Problem]):
         row = self._table.slice(position, 1).to_pylist()[0]
         return _from_row(row, self._read_tests(row))
 
+    def without_public_tests(self) -> frozenset[str]:
+        """The ids of the problems that have no test to show or to select by."""
+        columns = _read_table(self.path / PROBLEMS, columns=["id", "public_tests"]).to_pydict()
+        return frozenset(i for i, tests in zip(columns["id"], columns["public_tests"], strict=True) if not tests)
+
     def solutions(self) -> Iterator[ReferenceSolution]:
         """Reference solutions, in the order in which they were written."""
         for row in _read_table(self.path / SOLUTIONS).to_pylist():

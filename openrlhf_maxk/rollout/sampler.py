@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,9 @@ from vllm import SamplingParams
 
 from openrlhf_maxk.experience.advantages import group_advantages
 from openrlhf_maxk.experience.group import Group, minimum_size
+from openrlhf_maxk.objectives import NO_VOTE, Strategy
+from openrlhf_maxk.objectives.order import places
+from openrlhf_maxk.objectives.strategy import Kind
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
 from openrlhf_maxk.rewards.scoring.health import Ailment
@@ -70,7 +73,9 @@ class GroupSampling(Upstream):
         self.consumed = 0  # prompts, of the whole run
         self._group_ids = itertools.count()
         self._tokenizer_ref: Any = None
-        self.k = self.maxk.k.at(0.0, self.args.rollout.n_samples_per_prompt)
+        n = self.args.rollout.n_samples_per_prompt
+        self.strategy = Strategy.parse(self.maxk.strategy)
+        self.k = self.maxk.k_of(self.maxk.k.at(0.0, n), n)
         self._smallest = self._smallest_group
         self.rewards = RewardPool(
             self.maxk.reward_spec(self.args.reward.remote_url or ()),
@@ -78,6 +83,11 @@ class GroupSampling(Upstream):
             self.maxk.reward_cores,
             self.maxk.reward_timeout,
         )
+        if not self.strategy.by_rewards and not self.rewards.enabled:
+            raise ValueError(
+                f"--maxk.strategy {self.strategy} goes by more than rewards: use --maxk.problems, --maxk.reward math "
+                "or a reward function, as --reward.remote_url"
+            )
 
     def generate_samples(self, **generate_kwargs: Any) -> tuple[list[Group], float | None, int, bool]:
         """As upstream, counting the prompts that are used."""
@@ -91,7 +101,7 @@ class GroupSampling(Upstream):
         return self._dataloader_iter is None and not self._sample_buffer
 
     def _smallest_group(self) -> int:
-        return minimum_size(self.k)
+        return minimum_size(self.maxk.k_of(self.k, self.strategy.smallest_k))
 
     def generate_eval_samples(self, **generate_kwargs: Any) -> list[Group]:
         """As upstream; for a metric, a group is good from one completion on."""
@@ -202,7 +212,8 @@ class GroupSampling(Upstream):
         counts.asked += n
         if rewards is not None:
             for response, reward in zip(responses, rewards, strict=True):
-                response.update(reward=reward.reward, scores=reward.score, extra_logs={})
+                told = {"selector": reward.selector, "key": reward.key}
+                response.update(reward=reward.reward, scores=reward.score, extra_logs={}, **told)
                 for name, value in reward.logs.items():
                     counts.reward_logs.setdefault(name, []).append(value)
                 for ailment in Ailment:
@@ -216,7 +227,7 @@ class GroupSampling(Upstream):
             counts.dropped_groups += 1
             return None
         members = [self._process_response_into_experience(response, **generate_kwargs) for response in responses]
-        return Group(next(self._group_ids), members, lost)
+        return Group(next(self._group_ids), members, lost, self.strategy, chosen_by(self.strategy, responses))
 
     def _in_range(self, group: Group) -> bool:
         scores = [member.scores.item() for member in group.members if member.scores is not None]
@@ -233,7 +244,8 @@ class GroupSampling(Upstream):
         apply_length_penalties(members, self.args)
         rewards = torch.cat([member.rewards for member in members]).clamp(*self.args.reward.clip_range)
         same = torch.zeros(group.size, dtype=torch.long)
-        advantages = group_advantages(same, rewards, None, torch.full_like(same, self.k), self.maxk)
+        ks = torch.full_like(same, self.maxk.k_of(self.k, group.size))
+        advantages = group_advantages(same, rewards, None, ks, self.maxk, group.chosen_by)
         return bool(advantages.values.any())
 
     def _check_losses(self, counts: RolloutCounts, groups: Iterable[Group]) -> None:
@@ -248,6 +260,20 @@ class GroupSampling(Upstream):
                 f"--maxk.max_lost {self.maxk.max_lost} allows. Failures are never scored as rewards; see the log of "
                 "the reward workers and engines for their cause."
             )
+
+
+def chosen_by(strategy: Strategy, responses: Sequence[dict[str, Any]]) -> torch.Tensor | None:
+    """What a strategy chooses the completions of a group by, as :attr:`Group.chosen_by`.
+
+    Of equal selectors the first drawn is the better, whatever becomes of the order of rows later on.
+    """
+    if strategy.kind is Kind.SELECTED:
+        return places(torch.tensor([response["selector"] for response in responses], dtype=torch.float64))
+    if strategy.kind is Kind.VOTE:
+        numbers: dict[str, int] = {}
+        keys = [response["key"] for response in responses]
+        return torch.tensor([NO_VOTE if key is None else numbers.setdefault(key, len(numbers)) for key in keys])
+    return None
 
 
 def _is_number(reward: Any) -> bool:

@@ -14,6 +14,7 @@ from openrlhf.utils.logging_utils import TensorboardLogger, WandbLogger
 from openrlhf_maxk.evaluation.during_training import check_best_metric, compute_eval_metrics
 from openrlhf_maxk.evaluation.statistics.scores import Scores
 from openrlhf_maxk.experience.group import Group
+from openrlhf_maxk.objectives import NO_VOTE, Strategy
 
 LOADER = [  # data sources, prompts, labels, images
     (["mini", "mbpp"], ["a", "b"], ["", ""], [None, None]),
@@ -70,6 +71,24 @@ def test_the_best_checkpoint_is_chosen_by_scores_not_by_terms_for_form_or_length
 def test_a_prompt_with_lost_completions_does_not_count_for_a_k_it_cannot_have():
     assert metrics()["eval_mini_max@4"] == 1.0  # of "a" alone: "c" has three samples
     assert metrics()["eval_mini_max@2"] == pytest.approx(np.mean([(3 * 1 + 2 * 0.5 + 0.25) / 6, 2 / 3 * 0.5]))
+
+
+def test_the_strategy_is_evaluated_and_can_pick_the_best_checkpoint():
+    """By the groups' own strategy; rewards of the selected, of the majority, the worst."""
+    rewards, by = [0.0, 0.25, 1.0, 0.5], torch.tensor([3, 0, 1, 2])
+    for strategy, chosen_by, value in (
+        ("selected", by, 0.0),
+        ("vote", torch.tensor([1, 1, 0, NO_VOTE]), 0.125),
+        ("min", None, 0.0),
+    ):
+        members = group(0, "a", rewards).members
+        found = compute_eval_metrics(LOADER, [Group(0, members, 0, Strategy.parse(strategy), chosen_by)], 4)
+        key = f"eval_mini_{strategy}@4"
+        assert found[key] == value
+        assert found["eval_mini_max@4"] == 1.0
+        check_best_metric(key, LOADER, 4, strategy)
+        with pytest.raises(ValueError, match=f"--ckpt.best_metric_key {key} is no metric of the evaluation"):
+            check_best_metric(key, LOADER, 4)
 
 
 class Actors:

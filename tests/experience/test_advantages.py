@@ -44,6 +44,10 @@ class Batch:
     def numbers(self) -> list[int]:
         return sorted({number for number in self.groups.tolist() if number != FILLER})
 
+    def chosen(self, seed: int) -> torch.Tensor:
+        """Answers of the rows, some of which have no vote."""
+        return torch.tensor([random.Random(seed + row).randint(-1, 2) for row in range(len(self.groups))])
+
     def advantages(self, options: MaxKOptions, on_policy: bool = False):
         return group_advantages(self.groups, self.rewards, None if on_policy else self.log_ratios, self.ks, options)
 
@@ -209,3 +213,20 @@ def test_the_strategy_reaches_the_objective(strategy):
     torch.testing.assert_close(found.values, expected)
     other = objective(rewards, 3, log_ratios.exp(), baseline="leave_one_out").values
     assert not torch.allclose(found.values, other)
+
+
+@settings(max_examples=25, deadline=None)
+@given(batches(), st.sampled_from(["selected", "vote"]), st.integers(0, 99))
+def test_rows_of_a_batch_are_chosen_by_their_own_column(batch, strategy, seed):
+    options = MaxKOptions.make(strategy=strategy, min_ess=0.0)
+    by = batch.chosen(seed)
+    found = group_advantages(batch.groups, batch.rewards, batch.log_ratios, batch.ks, options, by)
+    for number in batch.numbers:
+        rows = batch.of(number)
+        ratios = batch.log_ratios[rows].double().exp()
+        objective = get_objective("offpolicy_bon")
+        expected = objective(
+            batch.rewards[rows], int(batch.ks[rows[0]]), ratios, delta_clip=1.0, strategy=strategy, chosen_by=by[rows]
+        )
+        torch.testing.assert_close(found.values[rows], expected.values.float(), atol=1e-5, rtol=1e-5)
+    assert not found.values[batch.groups == FILLER].any()

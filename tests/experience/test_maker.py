@@ -18,15 +18,16 @@ from openrlhf_maxk.experience.group import (
     SEQUENCE_ADVANTAGE,
     Group,
     K,
+    chosen_by_of,
     group_ids,
     groups_of,
     minimum_size,
     regroup,
 )
 from openrlhf_maxk.experience.maker import GroupExperience
-from openrlhf_maxk.experience.metrics import mean_at_k, powers_of_two, rollout_metrics
+from openrlhf_maxk.experience.metrics import Outcomes, mean_at_k, mean_worth, names_at_k, powers_of_two, rollout_metrics
 from openrlhf_maxk.experience.sharding import filler
-from openrlhf_maxk.objectives import get_objective
+from openrlhf_maxk.objectives import NO_VOTE, Strategy, get_objective, vote_weights
 from openrlhf_maxk.options.maxk import MaxKOptions
 
 from ..rollouts import PAD, arguments, random_group, sample
@@ -230,7 +231,77 @@ def test_k_follows_the_schedule():
         assert torch.cat([one.info[K], two.info[K]]).tolist() == [k] * 8
 
 
+@pytest.mark.parametrize("strategy", ["selected", "vote"])
+def test_what_a_group_is_chosen_by_stays_with_its_members(strategy):
+    """Groups are ragged, dealt to ranks and cut; the advantages are those of each group by itself."""
+    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "strategy": strategy}))
+    source = random.Random(3)
+    groups = []
+    for i, size in enumerate(SIZES):
+        by = torch.tensor(source.sample(range(size), size) if strategy == "selected" else [NO_VOTE, 0, 0, 1][:size])
+        members = random_group(i, size, source).members
+        groups.append(Group(i, members, 0, Strategy.parse(strategy), by))
+    experiences = maker.split_rollout_samples(groups)
+    for experience in experiences:
+        experience.kl = torch.zeros(experience.action_mask.shape)
+        experience.test_kl = experience.kl
+    assert chosen_by_of(experiences).dtype == torch.int64
+    found = rows(maker.compute_advantages_and_returns(experiences))
+    objective = get_objective("offpolicy_bon")
+    for group in groups:
+        rewards = group.rewards.double()
+        expected = objective(rewards, 2, strategy=strategy, chosen_by=group.chosen_by).values
+        assert [row["value"] for row in found[group.id]] == pytest.approx(expected.tolist(), abs=1e-6)
+    if strategy == "vote":
+        torch.testing.assert_close(expected, len(rewards) * vote_weights(rewards, groups[-1].chosen_by, 2))
+    assert f"rollout/{strategy}@2" in maker.metrics
+
+
+def test_without_anything_to_choose_by_nothing_is_made_up():
+    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "strategy": "vote"}))
+    with pytest.raises(ValueError, match="strategy vote needs to know more of the samples than their rewards"):
+        made(maker)
+
+
+def test_a_smaller_group_is_trained_for_the_nearest_k():
+    maker = make_maker(maxk=SimpleNamespace(**{**MAXK, "k": "64", "k_beyond_n": "nearest"}))
+    groups, experiences = made(maker)
+    assert maker.k == N
+    assert {g: {int(k) for k in ks} for g, ks in ks_of(experiences).items()} == {0: {4}, 1: {2}, 2: {3}}
+    for group in groups:
+        expected = get_objective("offpolicy_bon")(group.rewards.double(), group.size).values
+        assert [row["value"] for row in rows(experiences)[group.id]] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert maker.metrics["rollout/k"] == 4
+    bests = [group.rewards.max().item() for group in groups]
+    assert maker.metrics["rollout/worth"] == pytest.approx(sum(bests) / len(bests))
+
+
+def ks_of(experiences: list[Experience]) -> dict[int, list[int]]:
+    """The k of the rows of each group."""
+    found: dict[int, list[int]] = {}
+    for e in experiences:
+        for number, k in zip(group_ids(e.info).tolist(), torch.as_tensor(e.info[K]).tolist(), strict=True):
+            found.setdefault(number, []).append(k)
+    return found
+
+
 # Metrics
+
+
+def test_another_strategy_is_told_by_its_name_for_every_k_it_can_have():
+    rewards, keys = torch.tensor([1.0, 0.0, 0.0, 0.5]), torch.tensor([7, NO_VOTE, NO_VOTE, 3])
+    groups = [Outcomes(rewards, rewards, keys)] * 2
+    found = mean_at_k(groups, "", Strategy.parse("vote"))
+    assert list(found) == names_at_k(4, Strategy.parse("vote"))
+    # Two silent ones share 0; of two answers each is a half.
+    assert found["vote@2"] == pytest.approx((2 * 1.0 + 2 * 0.5 + 0.0 + 0.75) / 6)
+    assert found["max@2"] == pytest.approx((3 * 1.0 + 2 * 0.5 + 0.0) / 6)
+    places = [Outcomes(rewards, rewards, torch.tensor([0, 1, 2, 3]))]
+    assert mean_at_k(places, "", Strategy.parse("selected"))["selected@4"] == 0.5
+    assert mean_worth(groups, [2, 4], Strategy.parse("vote")) == pytest.approx((3.75 / 6 + 0.75) / 2)
+    assert names_at_k(3, Strategy.parse("mean_of_best:2")) == [
+        *("max@1", "pass@1", "max@2", "mean_of_best:2@2", "pass@2", "max@3", "mean_of_best:2@3", "pass@3"),
+    ]
 
 
 def test_powers_of_two():
@@ -238,7 +309,8 @@ def test_powers_of_two():
 
 
 def test_max_at_k_over_ragged_groups_by_hand():
-    found = mean_at_k([(group, group) for group in (torch.tensor([0.0, 1.0, 0.5]), torch.tensor([1.0, 0.0]))], "x/")
+    groups = [Outcomes(group, group) for group in (torch.tensor([0.0, 1.0, 0.5]), torch.tensor([1.0, 0.0]))]
+    found = mean_at_k(groups, "x/")
     assert found == pytest.approx(
         {
             "x/max@1": (0.5 + 0.5) / 2,
@@ -292,6 +364,7 @@ def test_rollout_metrics_by_hand():
             "rollout/pass@1": 0.25,
             "rollout/max@2": 0.75,
             "rollout/pass@2": 0.5,
+            "rollout/worth": 0.75,
             "rollout/k": 2.0,
             "rollout/groups": 2.0,
             "rollout/no_signal": 0.5,

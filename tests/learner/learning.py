@@ -20,6 +20,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience  # noqa: E402
 from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer  # noqa: E402
 
 from openrlhf_maxk.experience.group import Group  # noqa: E402
+from openrlhf_maxk.objectives.strategy import Kind  # noqa: E402
 from openrlhf_maxk.options.maxk import MaxKOptions  # noqa: E402
 from openrlhf_maxk.rows.check import OFF  # noqa: E402
 
@@ -185,10 +186,22 @@ def make_trainer(experiences: Sequence[Experience], args: SimpleNamespace) -> Ac
     return trainer
 
 
-def objective(rewards: torch.Tensor, ratios: torch.Tensor) -> torch.Tensor:
-    """F(ρ): the mean over subsets of K of the product of their ratios times their best reward."""
-    subsets = [list(subset) for subset in combinations(range(len(rewards)), K)]
-    return torch.stack([ratios[s].prod() * rewards[s].max() for s in subsets]).mean()
+def objective(group: Group, ratios: torch.Tensor) -> torch.Tensor:
+    """F(ρ): the mean over subsets of K of the product of their ratios times their worth."""
+    subsets = [list(subset) for subset in combinations(range(group.size), K)]
+    return torch.stack([ratios[s].prod() * worth(group, s) for s in subsets]).mean()
+
+
+def worth(group: Group, pair: list[int]) -> torch.Tensor:
+    """The best reward of two completions, that of the selected one, or that of the answer most of them give."""
+    assert group.rewards is not None
+    rewards = group.rewards.double()[pair]
+    if group.chosen_by is None:
+        return rewards.max()
+    by = group.chosen_by[pair]
+    if group.strategy.kind is Kind.SELECTED:
+        return rewards[by.argmax()]
+    return rewards[by >= 0].mean() if bool((by >= 0).any()) else rewards.mean()
 
 
 def true_gradient(logits: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
@@ -203,9 +216,7 @@ def true_gradient(logits: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor
             moved = log_probs_of(logits, member.sequences) - log_probs_of(start, member.sequences)
             log_ratios.append((moved * member.action_mask).sum())
             tokens += int(member.action_mask.sum())
-        rewards = group.rewards
-        assert rewards is not None
-        total = total - group.size * objective(rewards.double(), torch.stack(log_ratios).exp())
+        total = total - group.size * objective(group, torch.stack(log_ratios).exp())
     return torch.autograd.grad(total / tokens, logits)[0]
 
 

@@ -16,7 +16,7 @@ from openrlhf_maxk.experience.maker import GroupExperience
 from openrlhf_maxk.learner import controller as controller_module
 from openrlhf_maxk.learner.controller import GroupController
 from openrlhf_maxk.learner.schedule import optimizer_steps_of_run, progress
-from openrlhf_maxk.options.maxk import KSchedule
+from openrlhf_maxk.options.maxk import KSchedule, MaxKOptions
 from openrlhf_maxk.rewards.scoring.health import Ailment
 from openrlhf_maxk.rollout.sampler import RolloutCounts
 
@@ -46,8 +46,11 @@ class Upstream:
         self.order = torch.randperm(100).tolist()  # as upstream's data loader draws it
         self.samples_generator = SimpleNamespace(consumed=0, k=None, is_exhausted=False, counts=RolloutCounts())
         self.experience_maker: Any = object.__new__(GroupExperience)
-        self.experience_maker.args, self.experience_maker.maxk = self.args, SimpleNamespace(k=KSchedule(8, 1))
+        self.experience_maker.args, self.experience_maker.maxk = self.args, MaxKOptions(k=KSchedule(8, 1))
         self.states, self.status, self.saved = states, status, []
+
+    def fit(self, global_step: int) -> None:
+        pass
 
     def init_checkpoint_states(self) -> dict[str, Any]:
         return self.states
@@ -152,6 +155,19 @@ def test_what_makes_the_gradient_another_one_is_said_once(status, said, monkeypa
     assert told == logged
     assert len(told) == (said is not None)
     assert said is None or said in told[0]
+
+
+@pytest.mark.parametrize(("k", "said"), [("64", True), (f"{N}:64", True), (f"{N}", False), (None, False)])
+def test_a_k_beyond_the_group_is_said_at_the_start(k, said, monkeypatch):
+    logged: list[str] = []
+    monkeypatch.setattr(controller_module, "logger", SimpleNamespace(warning=logged.append))
+    made, news = make(32)
+    made.maxk = MaxKOptions.make(k=k, k_beyond_n="nearest")
+    made.fit()
+    assert [event for event, _ in news.events] == ["start"] + ["warning"] * said
+    assert len(logged) == said
+    assert not said or f"--maxk.k {k} is beyond the {N} completions of a group" in logged[0]
+    assert not said or f"k = {N} is trained for in its place" in logged[0]
 
 
 def test_the_seed_decides_the_order_of_the_data():

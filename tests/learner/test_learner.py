@@ -15,6 +15,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
 from openrlhf_maxk.experience.group import FILLER, Group
 from openrlhf_maxk.learner import status as status_module
 from openrlhf_maxk.learner.status import StatusMean
+from openrlhf_maxk.objectives import Strategy
 
 from ..rollouts import random_group
 from .learning import experiences_of, make_arguments, make_trainer, on_a_rank, true_gradient
@@ -131,6 +132,26 @@ def test_cut_groups_train_as_whole_ones_and_report_the_same(behaviour, loss, mic
     ):
         assert cut_status[f"maxk/{name}"] == pytest.approx(status[f"maxk/{name}"], rel=1e-4), name
     assert status["maxk/ratio_max"] > 1.05
+
+
+@pytest.mark.parametrize("cut", ["one group a micro-batch", "groups cut"])
+@pytest.mark.parametrize("strategy", ["selected", "vote"])
+def test_what_samples_are_chosen_by_reaches_the_gradient(strategy, cut):
+    batch, micro, steps = CUTS[cut]
+    maxk = make_arguments(N, batch, micro).maxk
+    maxk.strategy = strategy
+    source = random.Random(5)
+    groups = []
+    for i, size in enumerate(RAGGED):
+        by = (
+            source.sample(range(size), size) if strategy == "selected" else [source.randint(-1, 1) for _ in range(size)]
+        )
+        members = random_group(i, size, source).members
+        groups.append(Group(i, members, 0, Strategy.parse(strategy), torch.tensor(by)))
+    trainer, _ = trained(groups, batch, micro, maxk=maxk)
+    assert len(trainer.strategy.steps) == 2 * steps
+    assert drift(trainer.strategy.steps[-1], trainer.strategy.steps[0]) > 0.05
+    assert_true_gradients(groups, trainer.strategy.steps)
 
 
 def test_whole_groups_cost_no_extra_pass_and_cut_ones_cost_one_a_step_but_the_first():

@@ -93,10 +93,12 @@ def ranked(rewards: Rationals, scores: Rationals, weights: Rationals) -> Worth:
 
 
 def voted(rewards: Rationals, keys: Sequence[int]) -> Worth:
-    """The mean reward of the completions with the most frequent key; ties share evenly."""
+    """The mean reward of the completions with the most frequent key; ties share evenly. Keys below 0 are no votes."""
 
     def worth(subset: Sequence[int]) -> Fraction:
-        votes = Counter(keys[i] for i in subset)
+        votes = Counter(keys[i] for i in subset if keys[i] >= 0)
+        if not votes:
+            return mean([rewards[i] for i in subset])
         winners = [key for key in votes if votes[key] == max(votes.values())]
         return mean([mean([rewards[i] for i in subset if keys[i] == key]) for key in winners])
 

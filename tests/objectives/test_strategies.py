@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openrlhf_maxk.objectives import (
+    NO_VOTE,
     Strategy,
     exact_weights,
     first_order_weights,
@@ -18,6 +19,7 @@ from openrlhf_maxk.objectives import (
     value_at_k,
     vote_at_k,
     vote_weights,
+    worth_at_k,
 )
 
 from . import oracle
@@ -132,10 +134,12 @@ def test_marginal_gain(case, order):
     assert_same(marginal_gain(r, k, rho, order, **options), expected)
 
 
-def test_vote(size):
+@pytest.mark.parametrize("silent", [0, 1, 2])
+def test_vote(size, silent):
+    """Of three keys none, one or two are no votes: an answer that some do not give, or most."""
     n, k = size
     rewards, ratios = oracle.groups(n, 2, seed=n + 10 * k)
-    keys = [[(5 * i * i + i + g) % 3 for i in range(n)] for g in range(2)]
+    keys = [[(5 * i * i + i + g) % 3 - silent for i in range(n)] for g in range(2)]
     r, rho, votes = oracle.tensor(rewards), oracle.tensor(ratios), torch.tensor(keys)
     worths = [oracle.voted(*group) for group in zip(rewards, keys, strict=True)]
     assert_same(vote_at_k(r, votes, k), [oracle.mean_worth(worth, n, k) for worth in worths])
@@ -184,8 +188,48 @@ def test_offpolicy_bon_takes_a_strategy():
         for baseline, expected in wanted.items():
             result = objective(r, k, rho, correction=correction, baseline=baseline, **of)
             torch.testing.assert_close(result.values, 5 * expected)
-    with pytest.raises(ValueError, match="strategy vote needs to know more"):
-        objective(r, 3, rho, strategy="vote")
+
+
+def test_offpolicy_bon_chooses_by_scores_or_keys():
+    """They stay with their completions, and other strategies do not look at them."""
+    r, rho = (oracle.tensor(values[0]) for values in oracle.groups(5, 2, seed=3))
+    scores, keys = torch.tensor([0.5, 2.0, 0.5, -1.0, 2.0]), torch.tensor([4, NO_VOTE, 4, 0, 1])
+    objective = get_objective("offpolicy_bon")
+    for k, correction in product((3, 5), ("none", "exact")):
+        given = None if correction == "none" else rho
+        for baseline in ("none", "marginal", "leave_one_out"):
+            options = {"correction": correction, "baseline": baseline}
+            voted = objective(r, k, rho, strategy="vote", chosen_by=keys, **options)
+            torch.testing.assert_close(voted.values, 5 * vote_weights(r, keys, k, given, baseline))
+            picked = objective(r, k, rho, strategy="selected", chosen_by=scores, **options)
+            gain = leave_one_out if baseline == "leave_one_out" and k < 5 else marginal_gain
+            of = {"strategy": "selected", "scores": scores}
+            if baseline != "none":
+                torch.testing.assert_close(picked.values, 5 * gain(r, k, rho, correction, **of))
+            other = objective(r, k, rho, chosen_by=scores, **options)
+            assert torch.equal(other.values, objective(r, k, rho, **options).values)
+    assert torch.equal(worth_at_k(r, 3, "vote", keys), vote_at_k(r, keys, 3))
+    assert torch.equal(worth_at_k(r, 3, "selected", scores), value_at_k(r, 3, "selected", scores))
+    assert torch.equal(worth_at_k(r, 3, "min", scores), value_at_k(r, 3, "min"))
+    for name in ("vote", "selected"):
+        for call in (lambda name=name: objective(r, 3, strategy=name), lambda name=name: worth_at_k(r, 3, name)):
+            with pytest.raises(ValueError, match=f"strategy {name} needs to know more .* what to choose by"):
+                call()
+    with pytest.raises(ValueError, match="vote has no first-order correction: use exact or none"):
+        objective(r, 3, rho, strategy="vote", chosen_by=keys, correction="first")
+    with pytest.raises(ValueError, match="keys must be integers"):
+        objective(r, 3, strategy="vote", chosen_by=scores)
+
+
+def test_who_does_not_vote_is_no_rival_of_who_does():
+    """One answer among silent completions wins every draw that it is in; the silent alone share their worth."""
+    rewards = torch.tensor([1.0, 0.0, 0.0, 0.5])
+    silent = torch.tensor([7, NO_VOTE, NO_VOTE, -5])
+    assert vote_at_k(rewards, silent, 2).item() == pytest.approx((3 * 1 + 0 + 0.25 + 0.25) / 6)
+    assert vote_at_k(rewards, torch.tensor([7, 8, 9, 10]), 2).item() == pytest.approx(rewards.mean().item())
+    everyone = torch.full((4,), NO_VOTE)
+    assert vote_at_k(rewards, everyone, 3).item() == pytest.approx(rewards.mean().item())
+    assert vote_at_k(rewards[:2], silent[1:3], 2).item() == pytest.approx(0.5)
 
 
 def test_identities():

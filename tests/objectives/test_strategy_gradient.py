@@ -21,6 +21,7 @@ from .policy import GROUPS, LOGITS, REWARDS, N, Situation
 DISTANCES = [0.0, 1.0, 3.0]
 SCORES = torch.tensor([2.0, 0.0, 2.0, 1.0, 0.5], dtype=torch.float64)  # of the actions: another order, with a tie
 KEYS = torch.tensor([0, 1, 1, 2, 0])
+SOME_SILENT = torch.tensor([0, -1, 1, -1, 0])
 STRATEGIES = ["min", "mean_of_best:2", "median", "quantile:0.3", "selected"]
 
 
@@ -45,11 +46,15 @@ def worth_of(strategy, k):
     return worth
 
 
-def worth_of_vote(outcomes):
-    votes = torch.nn.functional.one_hot(KEYS[outcomes], 3).double().sum(1)
-    sums = (torch.nn.functional.one_hot(KEYS[outcomes], 3) * REWARDS[outcomes].unsqueeze(-1)).sum(1)
-    won = (votes == votes.amax(-1, keepdim=True)).double()
-    return (won * sums / votes.clamp(min=1)).sum(-1) / won.sum(-1)
+def worth_of_vote(keys):
+    def worth(outcomes):
+        voted = torch.nn.functional.one_hot(keys[outcomes] + 1, 4).double()[..., 1:]
+        votes, sums = voted.sum(1), (voted * REWARDS[outcomes].unsqueeze(-1)).sum(1)
+        won = (votes == votes.amax(-1, keepdim=True)).double()
+        winners = (won * sums / votes.clamp(min=1)).sum(-1) / won.sum(-1)
+        return torch.where(votes.any(-1), winners, REWARDS[outcomes].mean(-1))
+
+    return worth
 
 
 def options_of(strategy, situation):
@@ -73,16 +78,17 @@ def test_exact_weights_are_unbiased_with_any_baseline(strategy, k, distance):
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("baseline", ["none", "marginal", "leave_one_out"])
-def test_vote_weights_are_unbiased_with_any_baseline(k, baseline):
+@pytest.mark.parametrize("keys", [KEYS, SOME_SILENT])
+def test_vote_weights_are_unbiased_with_any_baseline(keys, k, baseline):
     """In groups of four, which are fewer; the first four of each."""
     situation = Situation(1.0)
     groups = torch.tensor(list(product(range(5), repeat=4)))
     rho = (situation.policy / situation.sampler)[groups]
-    weights = rho * vote_weights(REWARDS[groups], KEYS[groups], k, rho, baseline)
+    weights = rho * vote_weights(REWARDS[groups], keys[groups], k, rho, baseline)
     score = torch.eye(5, dtype=torch.float64)[groups] - situation.policy
     chances = situation.sampler[groups].prod(-1)
     gradient = chances @ (weights.unsqueeze(-1) * score).sum(1)
-    torch.testing.assert_close(gradient, true_gradient(worth_of_vote, k), rtol=0, atol=1e-9)
+    torch.testing.assert_close(gradient, true_gradient(worth_of_vote(keys), k), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("strategy", ["min", "median"])

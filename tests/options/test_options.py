@@ -53,7 +53,7 @@ def test_the_largest_k_is_at_an_end():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"objectiv": "grpo"}, r"unknown option maxk\.objectiv; known: objective, strategy, k"),
+        ({"objectiv": "grpo"}, r"unknown option maxk\.objectiv; known: objective, strategy, selector, k"),
         ({"objective": "best"}, r"no objective named 'best'; known: .*offpolicy_bon"),
         ({"correction": "second"}, r"--maxk\.correction second is not one of none, first, exact"),
         ({"baseline": "mean"}, r"--maxk\.baseline mean is not one of marginal, leave_one_out, none"),
@@ -210,13 +210,37 @@ def test_a_write_that_is_cut_off_leaves_the_old_record(tmp_path, monkeypatch):
     ("strategy", "message"),
     [
         ("best", r"--maxk\.strategy: strategy must be one of max, min, .* got 'best'"),
-        ("vote", r"--maxk\.strategy: strategy vote needs to know more of the samples than their rewards"),
+        ("vote:3", r"--maxk\.strategy: strategy vote has no parameter"),
         ("quantile:2", r"--maxk\.strategy: strategy quantile:p needs p between 0"),
     ],
 )
 def test_strategies_that_cannot_be_trained(strategy, message):
     with pytest.raises(ValueError, match=message):
         MaxKOptions.make(strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen_by"),
+    [
+        ({}, ""),
+        ({"strategy": "min", "problems": "p"}, ""),
+        ({"strategy": "vote"}, "keys"),
+        ({"strategy": "selected"}, "scores"),
+        ({"strategy": "selected", "problems": "p"}, "public_tests"),
+        ({"strategy": "selected", "problems": "p", "selector": "length"}, "length"),
+    ],
+)
+def test_what_samples_are_chosen_by(options, chosen_by):
+    made = MaxKOptions.make(**options)
+    assert made.chosen_by == made.reward_spec(["problems"]).chosen_by == chosen_by
+
+
+def test_beyond_the_group_the_nearest_k_is_taken_where_that_is_asked_for():
+    refusing, nearest = MaxKOptions.make(k=64), MaxKOptions.make(k=64, k_beyond_n="nearest")
+    assert [refusing.k_of(64, size) for size in (16, 64, 70)] == [64, 64, 64]
+    assert [nearest.k_of(64, size) for size in (16, 64, 70)] == [16, 64, 64]
+    with pytest.raises(ValueError, match=r"--maxk\.k_beyond_n tail is not one of refuse, nearest"):
+        MaxKOptions.make(k_beyond_n="tail")
 
 
 def test_the_help_lists_the_objectives():

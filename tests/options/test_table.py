@@ -24,6 +24,7 @@ SCORE = {"maxk__loss": "score"}
 ONE_STEP = {"train__max_epochs": 1}
 CONTRAST = {"maxk__baseline": "leave_one_out", "maxk__k": 2}
 MODEL = {"reward__remote_url": None, "reward__model_name_or_path": "m"}
+PROGRAMS = {"reward__remote_url": None, "maxk__problems": "/no/problems"}
 EVALUATION = {"eval__dataset": "owner/data", "eval__steps": 1}
 SAVED = {"ckpt__save_steps": 1}
 GPU = {"cpu": False}
@@ -43,7 +44,6 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
         {**CONTRAST, "algo__dynamic_filtering_enable": True},
         {"maxk__baseline": "none"},
     ),
-    ("maxk.correction", {**CONTRAST, "maxk__objective": "rloo"}, CONTRAST),
     (
         "maxk.objective",
         {"maxk__objective": "nsr", "maxk__format_reward": 0.1},
@@ -111,6 +111,28 @@ CASES: list[tuple[str, Changes, *tuple[Changes, ...]]] = [
     ),
     ("rollout.top_p", {"rollout__top_p": 0}, {"rollout__top_p": 1}, {"rollout__top_p": 0.9}),
     ("rollout.temperature", {"rollout__temperature": 0}, {"rollout__temperature": 0.1}),
+    ("maxk.correction", {**CONTRAST, "maxk__objective": "rloo"}, CONTRAST),
+    (
+        "maxk.strategy",
+        {"maxk__strategy": "vote", **MODEL},
+        {"maxk__strategy": "min", **MODEL},
+        {"maxk__strategy": "vote"},
+    ),
+    (
+        "maxk.strategy",
+        {"maxk__strategy": "selected", "maxk__selector": "length", **PROGRAMS},
+        {"maxk__strategy": "selected", "maxk__selector": "length", "maxk__length_penalty": 0.1, **PROGRAMS},
+        {"maxk__strategy": "selected", **PROGRAMS},
+        {"maxk__strategy": "vote", **PROGRAMS},
+        {"maxk__strategy": "selected", "maxk__selector": "judge"},
+    ),
+    ("maxk.selector", {"maxk__selector": "judge"}, {"maxk__selector": "judge", "maxk__strategy": "selected"}),
+    (
+        "maxk.correction",
+        {"maxk__correction": "first", "maxk__strategy": "vote"},
+        {"maxk__correction": "first", "maxk__strategy": "selected"},
+        {"maxk__correction": "none", "maxk__strategy": "vote"},
+    ),
     ("algo.kl.use_loss", {**KL_LOSS, "algo__kl__estimator": "k1"}, KL_LOSS),
     ("algo.kl.estimator", {**KL, "algo__kl__estimator": "k3"}, KL_LOSS),
     (

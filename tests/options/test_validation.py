@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +38,14 @@ REFUSED = {
     "k below q": (
         {"maxk__k": "4:2", "maxk__strategy": "mean_of_best:3"},
         ["--maxk.strategy mean_of_best:3 looks at 3 samples", "--maxk.k 4:2 has only 2: raise it to at least 3"],
+    ),
+    "nearest k with nobody to take a place": (
+        {"maxk__k": 9, "maxk__k_beyond_n": "nearest", "maxk__baseline": "leave_one_out"},
+        ["--maxk.baseline leave_one_out needs k below the group size 4"],
+    ),
+    "nearest k below q": (
+        {"maxk__k": 9, "maxk__k_beyond_n": "nearest", "maxk__strategy": "mean_of_best:5"},
+        ["--maxk.strategy mean_of_best:5 looks at 5 samples", "has only 4"],
     ),
     "no stand-in": (
         {"maxk__k": 4, "maxk__baseline": "leave_one_out"},
@@ -177,6 +186,7 @@ def test_what_cannot_work_is_refused(refused, tmp_path, monkeypatch, name):
         {"train__colocate_all": True, "algo__kl__init_coef": 0.01},
         {"data__max_len": 13, "rollout__max_new_tokens": 12},
         {"data__max_len": 2, "rollout__max_new_tokens": None},
+        {"maxk__k": "64:2", "maxk__k_beyond_n": "nearest"},
         {"reward__overlong_buffer_len": 12},
         {"reward__overlong_buffer_len": 64, "rollout__max_new_tokens": None},
     ],
@@ -184,6 +194,21 @@ def test_what_cannot_work_is_refused(refused, tmp_path, monkeypatch, name):
 )
 def test_numbers_that_just_fit_pass(check, changes):
     check(**changes)
+
+
+def test_problems_of_the_data_need_public_tests_to_select_by(check, refused, tmp_path):
+    """Whatever else is in the store; the data has labels 0 to 7."""
+    tests = (Test("", ""), Test("", ""))
+    options = {"maxk__problems": tmp_path / "store", "reward__remote_url": None, "maxk__strategy": "selected"}
+    problems = [Problem(str(i), "", tests, public_tests=int(i < 8)) for i in range(9)]
+    write_problems(tmp_path / "store", problems)
+    check(**options)
+    write_problems(tmp_path / "other", [replace(problem, public_tests=int(problem.id < "6")) for problem in problems])
+    options["maxk__problems"] = tmp_path / "other"
+    (line,) = refused(**options)
+    assert "--maxk.strategy selected goes by public tests, and 2 of 8 problems have none, such as '6'" in line
+    check(**options, maxk__length_penalty=0.1, maxk__selector="length")
+    check(**{**options, "maxk__strategy": "vote"})
 
 
 def test_an_agent_gives_rewards(check, tmp_path):

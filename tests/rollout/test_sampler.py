@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openrlhf.trainer.ppo_trainer import SamplesGenerator
 
-from openrlhf_maxk.experience.group import GROUP, Group
+from openrlhf_maxk.experience.group import CHOSEN_BY, GROUP, Group
+from openrlhf_maxk.objectives import NO_VOTE, worth_at_k
 from openrlhf_maxk.options.maxk import MaxKOptions
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
 from openrlhf_maxk.rewards.serving.pool import RewardError
@@ -417,3 +419,67 @@ def test_an_agents_missing_reward_is_a_lost_completion(monkeypatch):
     assert [completions_of(group) for group in groups] == [[0, 2], [0, 2]]
     assert [group.rewards.tolist() for group in groups] == [[1.0, 0.0]] * 2
     assert made.counts.lost == 4
+
+
+# What a strategy chooses by
+
+
+def test_places_in_the_order_of_the_selector_come_with_their_completions(monkeypatch):
+    """Of equal ones the first drawn is the better; what could not be scored takes no place."""
+    selectors = {0: [0.5, 1.0, 0.5, 0.25], 1: [3.0, None, 3.0, -1.0]}
+
+    def reward(number: int, i: int) -> Reward:
+        return Reward(None if selectors[number][i] is None else reward_of(number, i), selector=selectors[number][i])
+
+    made = make_sampler(monkeypatch, [Engine()], Pool(reward), strategy="selected", k="2")
+    one, two = sorted(generate(made, 2)[0], key=number_of)
+    assert str(one.strategy) == "selected"
+    assert one.chosen_by.tolist() == [2, 3, 1, 0]
+    assert (completions_of(two), two.chosen_by.tolist()) == ([0, 2, 3], [2, 1, 0])
+    assert [member.info[CHOSEN_BY].tolist() for member in two.members] == [[2], [1], [0]]
+    assert torch.equal(worth_at_k(one.rewards, 1, "selected", one.chosen_by), one.rewards.mean())
+    best = one.rewards[1]
+    assert worth_at_k(one.rewards, N, "selected", one.chosen_by) == best
+
+
+def test_equal_answers_have_equal_numbers_and_no_answer_has_no_vote(monkeypatch):
+    keys = {0: ["b", None, "a", "b"], 1: [None] * 4}
+    pool = Pool(lambda number, i: Reward(reward_of(number, i), key=keys[number][i]))
+    made = make_sampler(monkeypatch, [Engine()], pool, strategy="vote")
+    one, two = sorted(generate(made, 2)[0], key=number_of)
+    assert one.chosen_by.tolist() == [0, NO_VOTE, 1, 0]
+    assert two.chosen_by.tolist() == [NO_VOTE] * 4
+    assert one.chosen_by.dtype == two.chosen_by.dtype == torch.int64
+
+
+def test_other_strategies_do_not_look_at_selectors_and_answers(monkeypatch):
+    pool = Pool(lambda number, i: Reward(float(i), selector=-float(i), key="a"))
+    (group,) = generate(make_sampler(monkeypatch, [Engine()], pool, strategy="min"), 1)[0]
+    assert group.chosen_by is None
+    assert all(CHOSEN_BY not in member.info for member in group.members)
+
+
+@pytest.mark.parametrize("strategy", ["selected", "vote"])
+def test_dynamic_filtering_knows_what_samples_are_chosen_by(monkeypatch, strategy):
+    """Equal rewards say nothing, whoever is chosen; others do."""
+    pool = Pool(lambda number, i: Reward(number * (i % 2) / 2, 0.5, selector=float(i), key=str(i // 2)))
+    made = make_sampler(monkeypatch, [Engine()], pool, strategy=strategy, k="2")
+    assert [number_of(group) for group in generate(made, 2, available=2, filtering=True)[0]] == [1]
+
+
+@pytest.mark.parametrize("strategy", ["selected", "vote"])
+def test_without_a_reward_function_there_is_nothing_to_choose_by(monkeypatch, strategy):
+    with pytest.raises(
+        ValueError, match=rf"--maxk\.strategy {strategy} goes by more than rewards: use --maxk\.problems"
+    ):
+        make_sampler(monkeypatch, [Engine()], Pool(None, enabled=False), strategy=strategy)
+
+
+def test_with_the_nearest_k_a_smaller_group_is_trained_for_its_size(monkeypatch):
+    generated = {0: [0, 1, 2], 1: [0, 1, 2, 3], 2: [3]}
+    pool = Pool(lambda p, i: Reward(reward_of(p, i)))
+    made = make_sampler(monkeypatch, [Engine(generated)], pool, k="64", k_beyond_n="nearest")
+    assert made.k == N
+    assert sorted(number_of(group) for group in generate(made, 3)[0]) == [0, 1]
+    best = make_sampler(monkeypatch, [Engine(generated)], pool, k="64", k_beyond_n="nearest", strategy="mean_of_best:4")
+    assert [number_of(group) for group in generate(best, 3)[0]] == [1]

@@ -16,7 +16,8 @@ from ..first_order import first_order
 from ..on_policy import on_policy
 from ..order import SortedGroups
 from ..registry import ObjectiveOptions, register
-from ..strategy import MAX, rank_weights_of
+from ..strategy import MAX, Kind, rank_weights_of
+from ..vote import vote_weights
 
 
 @register("grpo")
@@ -107,8 +108,13 @@ def offpolicy_bon(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOpt
 
     ``correction``: ``exact``; ``first`` replaces ρ(I∖i) by 1 + Σδ; ``none`` by 1. ``strategy``: another worth of k
     samples than their maximum; then ``marginal`` is the worth with the lowest of the others in the place of i.
+    ``selected`` goes by scores, ``vote`` by keys; ``vote`` has no first-order correction, and its ``marginal`` is the
+    worth without i.
     """
-    n, groups, ranks = rewards.shape[-1], SortedGroups.of(rewards), rank_weights_of(options.strategy, k)
+    n = rewards.shape[-1]
+    if options.strategy.kind is Kind.VOTE:
+        return n * _vote(rewards, k, ratios, options)
+    groups, ranks = SortedGroups.of(rewards, options.chosen_by), rank_weights_of(options.strategy, k)
     rho = groups.sort(ratios)
     if options.baseline is Baseline.LEAVE_ONE_OUT and k < n:
         weights = contrast(groups, rho, ranks, options.correction)
@@ -120,6 +126,14 @@ def offpolicy_bon(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOpt
         order = exact if options.correction is Order.EXACT else first_order
         weights = order(groups, rho, ranks, Form.RATIO)
     return n * groups.restore(weights)
+
+
+def _vote(rewards: Tensor, k: int, ratios: Tensor, options: ObjectiveOptions) -> Tensor:
+    assert options.chosen_by is not None
+    if options.correction is Order.FIRST:
+        raise ValueError("strategy vote has no first-order correction: use exact or none")
+    given = None if options.correction is Order.NONE else ratios
+    return vote_weights(rewards, options.chosen_by, k, given, options.baseline)
 
 
 @register("grpo_passk")

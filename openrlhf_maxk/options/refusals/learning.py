@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openrlhf_maxk.objectives import get_objective
-from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run, kl_in_rewards
+from openrlhf_maxk.options.refusals.rule import ADD_IT, LEAVE_OUT, Rule, Run, is_offpolicy_bon, kl_in_rewards
 
 
 def _several_steps(run: Run) -> bool:
@@ -12,13 +12,9 @@ def _several_steps(run: Run) -> bool:
     return args.train.max_epochs > 1 or completions > args.train.batch_size
 
 
-def _has_baseline(run: Run) -> bool:
-    return run.maxk.objective == "offpolicy_bon"
-
-
 def _never_negative(run: Run) -> bool:
     """No token has a negative advantage, in a loss that would treat it differently."""
-    marginal = _has_baseline(run) and run.maxk.baseline == "marginal" and run.maxk.strategy == "max"
+    marginal = is_offpolicy_bon(run) and run.maxk.baseline == "marginal" and run.maxk.strategy == "max"
     return marginal and run.maxk.loss != "score" and not kl_in_rewards(run)
 
 
@@ -56,7 +52,7 @@ OBJECTIVE = (
         "use --maxk.baseline marginal, --maxk.loss score, or one step: --train.max_epochs 1 and a --train.batch_size "
         "of the whole rollout",
         when="with a --maxk.loss other than score and several optimizer steps a rollout",
-        holds=lambda run: _has_baseline(run) and run.maxk.loss != "score" and _several_steps(run),
+        holds=lambda run: is_offpolicy_bon(run) and run.maxk.loss != "score" and _several_steps(run),
         values="`none`",
         bad=lambda baseline: baseline == "none",
     ),
@@ -65,16 +61,9 @@ OBJECTIVE = (
         "without a baseline, groups of equal rewards have a part in the gradient: left out, it changes its sign",
         "use --maxk.baseline marginal or leave_one_out",
         when="with --algo.dynamic_filtering_enable",
-        holds=lambda run: _has_baseline(run) and run.args.algo.dynamic_filtering_enable,
+        holds=lambda run: is_offpolicy_bon(run) and run.args.algo.dynamic_filtering_enable,
         values="`none`",
         bad=lambda baseline: baseline == "none",
-    ),
-    Rule(
-        "maxk.correction maxk.baseline maxk.strategy",
-        "only offpolicy_bon and objectives of your own have that choice",
-        LEAVE_OUT,
-        when="with another --maxk.objective of this package than offpolicy_bon",
-        holds=lambda run: not _has_baseline(run) and not run.maxk.objective.endswith(".py"),
     ),
     Rule(
         "maxk.objective",

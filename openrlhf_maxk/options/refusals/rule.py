@@ -57,6 +57,11 @@ def kl_in_rewards(run: Run) -> bool:
     return run.args.algo.kl.init_coef > 0 and not run.args.algo.kl.use_loss
 
 
+def is_offpolicy_bon(run: Run) -> bool:
+    """Whether the objective has a correction, a baseline and a strategy to choose."""
+    return run.maxk.objective == "offpolicy_bon"
+
+
 def always(run: Run) -> bool:
     """No condition."""
     return True

@@ -147,7 +147,7 @@ class Executor(Runner):
         if problem.judge.comparison is not Comparison.CHECKER:
             return judge_output(outcome, problem, test)
         assert checker is not None
-        return judge_by_checker(outcome, self._run(lane, jobs.checker_job(checker, test, outcome.stdout)))
+        return judge_by_checker(outcome, problem, self._run(lane, jobs.checker_job(checker, test, outcome.stdout)))
 
     def _run(self, lane: Lane, job: Job) -> Outcome:
         """Run a job; once more, alone, if the machine and not the program may have ended it."""

@@ -108,20 +108,20 @@ class RemoteRunner(Runner):
             return judge_values(called, problem, steps, nonce)
         if problem.judge.comparison is not Comparison.CHECKER:
             return judge_output(outcome, problem, test)
-        return self._check(problem.judge.checker or "", test, outcome, nonce)
+        return self._check(problem, test, outcome, nonce)
 
-    def _check(self, checker: str, test: Test, outcome: Outcome, nonce: str) -> TestResult:
+    def _check(self, problem: Problem, test: Test, outcome: Outcome, nonce: str) -> TestResult:
         files = {
             "input": jobs.text_bytes(test.input),
             "expected": jobs.text_bytes(test.output),
             "output": outcome.stdout,
         }
-        code = _code(checker, jobs.CHECKER_LIMITS, nonce, arguments=["checker.py"], files=files)
+        code = _code(problem.judge.checker or "", jobs.CHECKER_LIMITS, nonce, arguments=["checker.py"], files=files)
         said = self._run(code, "", jobs.CHECKER_LIMITS)
         if nonce.encode() in said.stderr:
             detail = said.stderr.decode(errors="replace")
             raise ServiceError(f"the service lets a checker write no files: {detail}")
-        return judge_by_checker(outcome, said)
+        return judge_by_checker(outcome, problem, said)
 
     def _run(self, code: str, stdin: str, limits: Limits) -> Outcome:
         """Run it; once more, alone, if the service and not the program may have ended it."""

@@ -44,6 +44,15 @@ def difference(actual: bytes, expected: str, comparison: Comparison, tolerance: 
     raise ValueError(f"{comparison} does not compare two texts")
 
 
+def canonical(output: bytes, comparison: Comparison) -> bytes:
+    """One text for all outputs that :func:`difference` finds equal, tolerances aside; ``CHECKER`` counts as tokens."""
+    if comparison is Comparison.EXACT:
+        return _chomp(output)
+    if comparison is Comparison.UNORDERED_LINES:
+        return b"\n".join(sorted(_lines(output).elements()))
+    return b" ".join((output.lower() if comparison is Comparison.CASE_INSENSITIVE else output).split())
+
+
 def _chomp(text: bytes) -> bytes:
     return text.removesuffix(b"\n").removesuffix(b"\r")
 

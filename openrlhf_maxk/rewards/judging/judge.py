@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
 from openrlhf_maxk.problems.verdict import TestResult, Verdict
+from openrlhf_maxk.rewards.judging import comparators, values
 from openrlhf_maxk.rewards.judging.comparators import difference
 from openrlhf_maxk.rewards.judging.jobs import CHECKER_LIMITS
 from openrlhf_maxk.rewards.judging.steps import Relation, Step, StepKind
@@ -23,21 +25,23 @@ SHOWN_BYTES = 300
 _ACCEPTED = re.compile(rb"1(\.0*)?")  # a checker's score: 1 is right, any other number is wrong
 
 
-def result(verdict: Verdict, detail: str, outcome: Outcome) -> TestResult:
-    """A test result with the measurements of ``outcome``."""
+def result(verdict: Verdict, detail: str, outcome: Outcome, answer: bytes = b"") -> TestResult:
+    """A test result with the measurements of ``outcome``, and the digest of its answer."""
     return TestResult(
         verdict=verdict,
         cpu_seconds=outcome.reply.cpu_ns / 1e9,
         wall_seconds=outcome.reply.wall_ns / 1e9,
         detail=detail[:SHOWN_BYTES],
         output=(outcome.stdout or b"")[:SHOWN_BYTES],
+        answer=answer,
     )
 
 
 def judge_output(outcome: Outcome, problem: Problem, test: Test) -> TestResult:
     """The verdict of a run that ended well, from what it printed."""
     differs = difference(outcome.stdout, test.output, problem.judge.comparison, problem.judge.tolerance)
-    return result(Verdict.PASSED if differs is None else Verdict.WRONG, differs or "", outcome)
+    verdict = Verdict.PASSED if differs is None else Verdict.WRONG
+    return result(verdict, differs or "", outcome, _printed(outcome, problem))
 
 
 def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonce: str) -> TestResult:
@@ -49,13 +53,34 @@ def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonc
             return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
         differs = _differs(lines[number], step, problem)
         if differs:
-            return result(Verdict.WRONG, differs, outcome)
+            return result(Verdict.WRONG, differs, outcome, _returned(lines, len(expecting), problem))
+    answer = _returned(lines, len(expecting), problem)
     last = _object(lines[len(expecting)]) if len(lines) > len(expecting) else {}
     if "failed" in last:
-        return result(Verdict.WRONG, f"AssertionError: {last['failed']}", outcome)
+        return result(Verdict.WRONG, f"AssertionError: {last['failed']}", outcome, answer)
     if "done" not in last:
         return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
-    return result(Verdict.PASSED, "", outcome)
+    return result(Verdict.PASSED, "", outcome, answer)
+
+
+def _printed(outcome: Outcome, problem: Problem) -> bytes:
+    """The digest of what was printed, the same for outputs that are compared as equal."""
+    return hashlib.sha256(comparators.canonical(outcome.stdout or b"", problem.judge.comparison)).digest()
+
+
+def _returned(lines: Sequence[bytes], count: int, problem: Problem) -> bytes:
+    """The digest of the first ``count`` values that were sent; none if there are fewer."""
+    if len(lines) < count:
+        return b""
+    texts = []
+    for line in lines[:count]:
+        try:
+            value = loads(line)
+            viewed = json_view(value) if problem.mode is Mode.FUNCTION else value
+            texts.append(values.canonical(viewed, problem.judge.comparison).encode("utf-8", "surrogatepass"))
+        except MalformedError:
+            texts.append(line)  # of no type that values are sent as: it is its own text
+    return hashlib.sha256(b"\n".join(texts)).digest()
 
 
 def _sent(results: bytes, nonce: str) -> list[bytes]:
@@ -104,22 +129,23 @@ def _holds(actual: Any, step: Step, problem: Problem) -> bool:
     return same(actual, step.expected, comparison, tolerance) == (step.relation is Relation.EQUAL)
 
 
-def judge_by_checker(outcome: Outcome, checker: Outcome) -> TestResult:
+def judge_by_checker(outcome: Outcome, problem: Problem, checker: Outcome) -> TestResult:
     """The verdict that a problem's checker gave on a run that ended well.
 
     A checker accepts by printing the number 1 last, and exiting with 0. One that fails has met output that it was not
     written for: that is a wrong answer, since otherwise a program could choose not to be scored.
     """
+    answer = _printed(outcome, problem)
     failure = failure_of(checker, CHECKER_LIMITS)
     if failure is not None and failure[0] is Verdict.INFRASTRUCTURE_ERROR:
         return result(Verdict.INFRASTRUCTURE_ERROR, f"the checker: {failure[1]}", outcome)
     if failure is not None:
-        return result(Verdict.WRONG, f"the checker: {failure[1]}", outcome)
+        return result(Verdict.WRONG, f"the checker: {failure[1]}", outcome, answer)
     words = checker.stdout.split()
     if words and _ACCEPTED.fullmatch(words[-1]):
-        return result(Verdict.PASSED, "", outcome)
+        return result(Verdict.PASSED, "", outcome, answer)
     said = checker.stdout.strip()[-100:].decode(errors="replace")
-    return result(Verdict.WRONG, f"the checker says {said!r}", outcome)
+    return result(Verdict.WRONG, f"the checker says {said!r}", outcome, answer)
 
 
 def failure_of(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:

@@ -55,10 +55,18 @@ def same(actual: Any, expected: Any, comparison: Comparison, tolerance: float) -
     with _malformed():
         if comparison is Comparison.NUMERIC:
             return _close(actual, expected, tolerance)
-        fold = comparison is Comparison.CASE_INSENSITIVE
-        if comparison is Comparison.UNORDERED_LINES:
-            actual, expected = _unordered(actual), _unordered(expected)
-        return _canonical(actual, fold) == _canonical(expected, fold)
+        return _text(actual, comparison) == _text(expected, comparison)
+
+
+def canonical(encoded: Any, comparison: Comparison) -> str:
+    """One text for all values that are :func:`same`, tolerances aside. Raises MalformedError."""
+    with _malformed():
+        return _text(encoded, comparison)
+
+
+def _text(encoded: Any, comparison: Comparison) -> str:
+    unordered = _unordered(encoded) if comparison is Comparison.UNORDERED_LINES else encoded
+    return _canonical(unordered, comparison is Comparison.CASE_INSENSITIVE)
 
 
 def close(actual: Any, expected: float, relative: float, absolute: float, strict: bool) -> bool:

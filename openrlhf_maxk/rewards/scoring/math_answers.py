@@ -7,6 +7,9 @@ math-verify turns LaTeX into expressions and lets SymPy evaluate them, which a t
 parser runs what looks like Python. So each comparison is a program in the sandbox, with CPU and memory limits of its
 own. An answer that reaches them, or that breaks the library, is wrong: that is decided by the answer alone, not by how
 busy the machine is. What the machinery fails to compare is no reward at all.
+
+For votes, answers that math-verify finds equal have one key: those that equal the gold answer, and of the others, in
+order of their texts, those that equal one before them. An answer that it cannot read, or that breaks it, has no vote.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
 from openrlhf_maxk.problems.verdict import TestResult, Verdict
 from openrlhf_maxk.rewards.execution.backends import open_runner
-from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest, RewardSpec
+from openrlhf_maxk.rewards.request import KEYS, BadLabel, Reward, RewardRequest, RewardSpec
 from openrlhf_maxk.rewards.scoring.extraction import conclusion
 
 LIMITS = Limits(cpu_seconds=3.0, memory_bytes=2**30)
@@ -56,6 +60,7 @@ class MathScorer:
 
     def __init__(self, spec: RewardSpec, cores: int) -> None:
         self._verifier = Verifier(spec.runner, cores)
+        self._votes = spec.chosen_by == KEYS
         self._readable: set[str] = set()
 
     def __call__(self, request: RewardRequest) -> list[Reward]:
@@ -68,13 +73,17 @@ class MathScorer:
         answers = [find_answer(completion) for completion in request.completions]
         given = sorted({answer for answer in answers if answer})
         tests = dict(zip(given, self._verifier.compare(gold, given), strict=True))
-        return [reward_of(tests[answer]) if answer else NO_ANSWER for answer in answers]
+        rewards = {answer: reward_of(test) for answer, test in tests.items()}
+        if self._votes:
+            rewards = with_keys(rewards, self._verifier)
+        return [rewards[answer] if answer else NO_ANSWER for answer in answers]
 
     def close(self) -> None:
         """Let go of the sandbox."""
         self._verifier.close()
 
 
+RIGHT = ""  # the key of what equals the gold answer; other keys are texts that answers were found in, never empty
 NO_ANSWER = Reward(0.0, 0.0, {"no_answer": 1.0, "answer_failed": 0.0})
 
 
@@ -86,6 +95,27 @@ def reward_of(test: TestResult) -> Reward:
     reward = float(test.verdict is Verdict.PASSED)
     failed = float(test.verdict not in (Verdict.PASSED, Verdict.WRONG))
     return Reward(reward, reward, {"no_answer": 0.0, "answer_failed": failed})
+
+
+def with_keys(rewards: Mapping[str, Reward], verifier: Verifier) -> dict[str, Reward]:
+    """The rewards of different answers, with equal keys for equal answers; lost where that could not be told."""
+    keyed = {answer: replace(reward, key=RIGHT) if reward.reward else reward for answer, reward in rewards.items()}
+    waiting = sorted(a for a, reward in rewards.items() if reward.reward == 0 and not reward.logs["answer_failed"])
+    waiting = _passed(waiting, verifier.readable(waiting), keyed)
+    while waiting:
+        first, *others = waiting
+        equal = _passed(others, verifier.same(first, others), keyed)
+        keyed |= {answer: replace(keyed[answer], key=first) for answer in (first, *equal)}
+        waiting = [answer for answer in others if answer not in equal and keyed[answer].reward is not None]
+    return keyed
+
+
+def _passed(answers: Sequence[str], tests: Sequence[TestResult], keyed: dict[str, Reward]) -> list[str]:
+    """Those whose test has passed; one whose test the machinery failed is lost."""
+    for answer, test in zip(answers, tests, strict=True):
+        if reward_of(test).reward is None:
+            keyed[answer] = Reward(None)
+    return [answer for answer, test in zip(answers, tests, strict=True) if test.verdict is Verdict.PASSED]
 
 
 class Verifier:
@@ -109,6 +139,14 @@ class Verifier:
     def compare(self, gold: str, answers: Sequence[str]) -> tuple[TestResult, ...]:
         """Whether each answer equals ``gold``: passed, wrong, or why it could not be said."""
         return self._call("equal", [[_as_gold(gold), answer] for answer in answers])
+
+    def same(self, answer: str, others: Sequence[str]) -> tuple[TestResult, ...]:
+        """Whether each of the others equals ``answer``, as texts that answers are found in."""
+        return self._call("equal", [[answer, other] for other in others])
+
+    def readable(self, answers: Sequence[str]) -> tuple[TestResult, ...]:
+        """Whether there is an answer in each text."""
+        return self._call("readable", [[answer] for answer in answers])
 
     def unreadable(self, golds: Sequence[str]) -> list[str]:
         """Those of ``golds`` that are no answers, or that take too long to read."""

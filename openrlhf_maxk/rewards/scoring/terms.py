@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from openrlhf_maxk.rewards.request import Reward, RewardRequest, RewardSpec, Scorer
 
@@ -36,7 +37,8 @@ class WithTerms:
             terms["format"] = self._spec.format_reward * (self._answers(completion) == 1)
         if self._spec.length_penalty:
             terms["length"] = -self._spec.length_penalty * len(completion) / CHARACTERS
-        return Reward(task.reward + sum(terms.values()), task.score, {**task.logs, "task": task.reward, **terms})
+        logs = {**task.logs, "task": task.reward, **terms}
+        return replace(task, reward=task.reward + sum(terms.values()), logs=logs)
 
 
 def with_terms(scorer: Scorer, spec: RewardSpec, answers: Callable[[str], int]) -> Scorer:
