@@ -39,7 +39,20 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
             f"--maxk.problems {maxk.problems} holds no problems: it has no {INDEX}; "
             "python -m openrlhf_maxk.cli.prepare makes such a folder"
         )
+    elif maxk.problems:
+        yield from _judging(maxk.problems, maxk)
     yield from _rewards(args, maxk)
+
+
+def _judging(problems: str, maxk: MaxKOptions) -> Iterator[str]:
+    """What judging the answers of a store needs must be there."""
+    from openrlhf_maxk.problems.store import ProblemStore, StoreError
+    from openrlhf_maxk.rewards.scoring.answers import check_ways
+
+    try:
+        check_ways(ProblemStore(problems).ways(), maxk.runner)
+    except (StoreError, ModuleNotFoundError, ValueError) as error:
+        yield f"--maxk.problems {problems}: {error}"
 
 
 def _rewards(args: Any, maxk: MaxKOptions) -> Iterator[str]:

@@ -93,15 +93,15 @@ class _Row:
 
 def _outcome(record: Mapping[str, Any], public_tests: int, behaviours: dict[bytes, int]) -> _Outcome:
     verdicts = record["verdicts"]
-    passed = [verdict == Verdict.PASSED for verdict in verdicts]
+    worth = record.get("scores") or [float(verdict == Verdict.PASSED) for verdict in verdicts]
     behaviour = hashlib.sha256("\0".join([*verdicts, *record["outputs"]]).encode()).digest()  # the texts are large
     counts = [0] * len(Verdict)
     for verdict in verdicts:
         counts[_VERDICTS[verdict]] += 1
     return _Outcome(
-        reward=sum(passed) / len(passed),
-        public=_share(passed[:public_tests]),
-        hidden=_share(passed[public_tests:]),
+        reward=sum(worth) / len(worth),
+        public=_share(worth[:public_tests]),
+        hidden=_share(worth[public_tests:]),
         behaviour=behaviours.setdefault(behaviour, len(behaviours)),
         verdicts=tuple(counts),
     )
@@ -111,8 +111,8 @@ def _no_program(public_tests: int) -> _Outcome:
     return _Outcome(0.0, 0.0 if public_tests else np.nan, 0.0, NONE, (0,) * len(Verdict))
 
 
-def _share(passed: list[bool]) -> float:
-    return sum(passed) / len(passed) if passed else np.nan
+def _share(worth: list[float]) -> float:
+    return sum(worth) / len(worth) if worth else np.nan
 
 
 def _numbered(rows: list[_Row]) -> np.ndarray:

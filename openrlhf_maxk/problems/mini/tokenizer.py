@@ -1,4 +1,4 @@
-"""The benchmark's tokenizer: word-level, over a closed vocabulary, as a Hugging Face fast tokenizer.
+"""The benchmarks' tokenizer: word-level, over a closed vocabulary, as a Hugging Face fast tokenizer.
 
 Tokens carry their own spaces and newlines, so decoding is concatenation: decoded text is runnable Python, and encoding
 it again gives the same tokens. Text outside the vocabulary is left out. Prompts get no special tokens; a completion
@@ -8,6 +8,7 @@ ends with ``<eos>``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openrlhf_maxk.problems.mini.language import NUMBERS, OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES
@@ -44,17 +45,16 @@ CODE: tuple[str, ...] = (
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All tokens; the position is the id."""
+    """All tokens of the programs, in the order of their ids, which come after those of the special tokens."""
     words = [f" {word.text}" for word in OPERATIONS + RESULTS]
     for text, joint in TEMPLATES:
         words += [*re.findall(r" ?[a-z]+|[,:;]", re.sub(r"\{[a-z]+\}", "|", text)), joint]
     numbers = [f" {number}" for number in NUMBERS]
-    tokens = [PAD, BOS, EOS, UNK, *CODE, "\nin", "\nout", *words, *numbers]
-    return tuple(dict.fromkeys(tokens))
+    return tuple(dict.fromkeys([*CODE, "\nin", "\nout", *words, *numbers]))
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
-    """The tokenizer, made from the vocabulary; nothing is read from disk.
+def build_tokenizer(tokens: Sequence[str] | None = None) -> Qwen2Tokenizer:
+    """The tokenizer of a benchmark's tokens (those of the programs, if none are given); nothing is read from disk.
 
     Transformers gives every Qwen2 folder a ``Qwen2Tokenizer``, whose own pre-tokenizer and model replace those of
     ``tokenizer.json``. Added tokens come before both: they are found in the text, the longest first, and decoded as
@@ -74,5 +74,5 @@ def build_tokenizer() -> Qwen2Tokenizer:
         clean_up_tokenization_spaces=False,
         model_max_length=256,
     )
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vocabulary()[4:]])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens or vocabulary()])
     return tokenizer

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
+from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Test
 from openrlhf_maxk.problems.verdict import TestResult, Verdict
 from openrlhf_maxk.rewards.judging.comparators import difference
 from openrlhf_maxk.rewards.judging.jobs import CHECKER_LIMITS
@@ -23,7 +23,7 @@ SHOWN_BYTES = 300
 _ACCEPTED = re.compile(rb"1(\.0*)?")  # a checker's score: 1 is right, any other number is wrong
 
 
-def result(verdict: Verdict, detail: str, outcome: Outcome) -> TestResult:
+def result(verdict: Verdict, detail: str, outcome: Outcome, score: float | None = None) -> TestResult:
     """A test result with the measurements of ``outcome``."""
     return TestResult(
         verdict=verdict,
@@ -31,6 +31,7 @@ def result(verdict: Verdict, detail: str, outcome: Outcome) -> TestResult:
         wall_seconds=outcome.reply.wall_ns / 1e9,
         detail=detail[:SHOWN_BYTES],
         output=(outcome.stdout or b"")[:SHOWN_BYTES],
+        score=score,
     )
 
 
@@ -43,6 +44,8 @@ def judge_output(outcome: Outcome, problem: Problem, test: Test) -> TestResult:
 def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonce: str) -> TestResult:
     """The verdict of a function test that ended well, from the values it sent."""
     lines = _sent(outcome.results, nonce)
+    if problem.judge.comparison is Comparison.SCORE:
+        return _judge_score(outcome, lines)
     expecting = [step for step in steps if step.sends]
     for number, step in enumerate(expecting):
         if number >= len(lines):
@@ -56,6 +59,20 @@ def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonc
     if "done" not in last:
         return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
     return result(Verdict.PASSED, "", outcome)
+
+
+def _judge_score(outcome: Outcome, lines: Sequence[bytes]) -> TestResult:
+    """The verdict of a function that returns its score: passed for 1, wrong for less."""
+    if len(lines) < 2 or "done" not in _object(lines[1]):
+        return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
+    try:
+        score = loads(lines[0])
+    except MalformedError as error:
+        return result(Verdict.CRASHED, str(error), outcome)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        shown = lines[0][:100].decode(errors="replace")
+        return result(Verdict.CRASHED, f"returned {shown}, which is no score from 0 to 1", outcome)
+    return result(Verdict.PASSED if score == 1 else Verdict.WRONG, "", outcome, float(score))
 
 
 def _sent(results: bytes, nonce: str) -> list[bytes]:

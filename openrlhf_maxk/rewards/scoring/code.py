@@ -1,40 +1,57 @@
-"""The code reward: the share of a problem's tests that the program in a completion passes."""
+"""The reward of problems: the share of tests that the program in a completion passes, or what its answer is worth."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
+from openrlhf_maxk.problems.record import Mode, Problem
 from openrlhf_maxk.problems.store import ProblemStore
 from openrlhf_maxk.problems.verdict import ProgramResult, Verdict
-from openrlhf_maxk.rewards.execution.backends import open_runner
 from openrlhf_maxk.rewards.execution.once import RunOnce
 from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest, RewardSpec
-from openrlhf_maxk.rewards.scoring.extraction import extract_program
+from openrlhf_maxk.rewards.scoring.answers import answer_to, marked_answers, open_attempts
+from openrlhf_maxk.rewards.scoring.extraction import extract_program, fenced_programs
 
 
 class CodeScorer:
-    """Runs the programs of a group against the tests of the problem that the label names.
+    """Runs the programs of a group against the tests of the problem that the label names, or judges their answers.
 
-    ``kind`` continuous is the share of tests passed, binary 1 for all of them, else 0.
+    ``kind`` continuous is the share of tests passed or the score of the answer, binary 1 for all of it, else 0.
     """
 
     def __init__(self, spec: RewardSpec, cores: int) -> None:
         assert spec.problems is not None
         self._problems = ProblemStore(spec.problems)
         self._binary = spec.kind == "binary"
-        self._programs = RunOnce(open_runner(spec.runner, cores))
+        self._programs = RunOnce(open_attempts(self._problems.ways(), spec.runner, cores))
 
     def __call__(self, request: RewardRequest) -> list[Reward]:
         if request.label not in self._problems:
             raise BadLabel(f"label {request.label!r} is not the id of a problem in {self._problems.path}")
         problem = self._problems[request.label]
-        programs = [extract_program(completion, bool(problem.program_prefix)) for completion in request.completions]
+        programs = [_attempt(problem, completion) for completion in request.completions]
         running = [None if program is None else self._programs.submit(program, problem) for program in programs]
         return [NO_PROGRAM if run is None else reward_of(run.result(), self._binary) for run in running]
 
     def close(self) -> None:
         """Finish what was submitted."""
         self._programs.close()
+
+
+def _attempt(problem: Problem, completion: str) -> str | None:
+    """The program or the answer in a completion."""
+    if problem.mode is Mode.ANSWER:
+        return answer_to(problem, completion)
+    return extract_program(completion, bool(problem.program_prefix))
+
+
+def marked(spec: RewardSpec) -> Callable[[str], int]:
+    """What counts the programs that stand in a completion as they should; answers, where no program is asked for."""
+    assert spec.problems is not None
+    if any(mode is not Mode.ANSWER for mode, _ in ProblemStore(spec.problems).ways()):
+        return fenced_programs
+    return lambda completion: len(marked_answers(completion))
 
 
 NO_PROGRAM = Reward(0.0, 0.0, {"no_program": 1.0})

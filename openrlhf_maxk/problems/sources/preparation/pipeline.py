@@ -66,7 +66,7 @@ class Preparation:
         )
         prompter = Prompter(self.options, load_tokenizer(self.options))
         contaminants = self._contaminants()
-        revision = files.revision if self.source.repo else "generated"
+        revision = files.revision if self.source.repo else self.source.made_by()
         identity = self._identity(data_files, revision, prompter, contaminants)
         if (done := self._finished(identity)) is not None:
             return done
