@@ -57,7 +57,7 @@ def train_base_model(
         What there is to tell: the number of parameters, losses in nats a token, seconds.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    tokenizer = build_tokenizer(benchmark.tokens())
+    tokenizer = build_tokenizer(benchmark.vocabulary())
     torch.manual_seed(settings.seed)
     model = new_model(settings, tokenizer)
     examples = benchmark.demonstrations(settings.seed, settings.faulty)

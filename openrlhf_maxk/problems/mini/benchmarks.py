@@ -22,7 +22,7 @@ class Benchmark:
     name: str  # its data source
     generate: Callable[[ProblemSettings], Iterator[tuple[Problem, ReferenceSolution]]]
     demonstrations: Callable[[int, float], Iterator[Demonstration]]
-    tokens: Callable[[], tuple[str, ...]]
+    vocabulary: Callable[[], tuple[str, ...]]
     code: tuple[ModuleType, ...]
 
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openrlhf_maxk.problems.mini.tokenizer import SPECIAL
+
 LARGEST = 48  # numbers are 0 … LARGEST; each has a token
 
 Operand = str | int  # "x", "n", "y" or a number
@@ -142,8 +144,8 @@ def written(lines: Sequence[Calculated], answer: int | None) -> str:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All tokens of statements and completions, in the order of their ids."""
+    """All tokens; the position is the id."""
     texts = [*(phrase.text for phrase in PHRASES), QUESTION, *THINGS, "has"]
     words = [f" {word}" for text in texts for word in text.split() if word != "{n}" and not word.isdigit()]
     calculation = [*(f" {operator} " for operator in "+-*/"), " = ", "\n", "\\boxed{", "}"]
-    return tuple(dict.fromkeys([*calculation, *map(str, range(LARGEST + 1)), *NAMES, " ", ",", ".", *words]))
+    return tuple(dict.fromkeys([*SPECIAL, *calculation, *map(str, range(LARGEST + 1)), *NAMES, " ", ",", ".", *words]))
