@@ -1,4 +1,4 @@
-"""The word problems: right answers, splits that share no sequence of phrases, and demonstrations with their mistakes."""
+"""The word problems: right answers, splits that share no sequence of phrases, demonstrations with their mistakes."""
 
 from __future__ import annotations
 
