@@ -14,16 +14,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 OBJECTIVE=${OBJECTIVE:-offpolicy_bon}
-OUT=${OUT:-outputs/$OBJECTIVE}
+BENCHMARK=${BENCHMARK:-programs}
+folder=outputs
+[[ "$BENCHMARK" == programs ]] || folder=outputs/$BENCHMARK
+OUT=${OUT:-$folder/$OBJECTIVE}
 CLUSTER_DIR=${CLUSTER_DIR:-$PWD}
 [[ -x .venv/bin/ray ]] || bash examples/scripts/setup.sh # any environment with Ray can submit
 python=.venv/bin/python
 PLATFORM=${PLATFORM:-$("$python" -c 'from openrlhf_maxk.platform import is_cpu; print("cpu" if is_cpu() else "gpu")')}
 
 if [[ -z "${MODEL:-}" && -z "${DATA:-}" && "$PLATFORM" == cpu && "$CLUSTER_DIR" == "$PWD" ]]; then
-    "$python" -m openrlhf_maxk.cli.mini --out outputs/mini
-    MODEL=outputs/mini/base_model
-    DATA=outputs/mini/problems
+    "$python" -m openrlhf_maxk.cli.mini --benchmark "$BENCHMARK" --out "$folder/mini"
+    MODEL=$folder/mini/base_model
+    DATA=$folder/mini/problems
 fi
 MODEL=${MODEL:-Qwen/Qwen2.5-Coder-7B-Instruct}
 DATA=${DATA:?set DATA to a folder made by: python -m openrlhf_maxk.cli.prepare codecontests --out data/codecontests}

@@ -1,4 +1,4 @@
-# What train_offpolicy_bon.sh and ray_job_submit.sh share. Sourced, not run: expects PLATFORM, MODEL, DATA, OBJECTIVE, OUT;
+# What train_offpolicy_bon.sh and ray_job_submit.sh share. Sourced, not run: expects PLATFORM, MODEL, DATA, OBJECTIVE, OUT, BENCHMARK;
 # sets SAMPLES, MAX_NEW_TOKENS and the array train_options.
 if [[ "$PLATFORM" == cpu ]]; then
     SAMPLES=${SAMPLES:-128} MAX_NEW_TOKENS=${MAX_NEW_TOKENS:-40}
@@ -41,10 +41,15 @@ else
         --ckpt.save_steps 20
     )
 fi
+if [[ "${BENCHMARK:-programs}" == words ]]; then
+    reward=(--data.label_key answer --maxk.reward math)
+else
+    reward=(--data.label_key label --maxk.problems "$DATA")
+fi
 train_options+=(
     --actor.model_name_or_path "$MODEL"
-    --data.prompt_dataset "$DATA/train.jsonl" --data.input_key input --data.label_key label
-    --maxk.problems "$DATA" --maxk.objective "$OBJECTIVE"
+    --data.prompt_dataset "$DATA/train.jsonl" --data.input_key input "${reward[@]}"
+    --maxk.objective "$OBJECTIVE"
     --rollout.temperature 1.0 --rollout.top_p 1.0 --rollout.max_new_tokens "$MAX_NEW_TOKENS"
     --algo.kl.init_coef 0.01 --algo.kl.use_loss --algo.kl.estimator k3
     --ckpt.output_dir "$OUT/model" --ckpt.path "$OUT/checkpoints" --ckpt.load_enable --ckpt.max_num 2

@@ -8,13 +8,18 @@
 #
 #   MODEL=Qwen/Qwen2.5-Coder-7B-Instruct DATA=data/codecontests OBJECTIVE=offpolicy_bon bash examples/scripts/train_offpolicy_bon.sh
 #
+# BENCHMARK=words trains on the other embedded benchmark, word problems with answers (docs/mini.md), below outputs/words.
+#
 # DATA is a folder made by `python -m openrlhf_maxk.cli.prepare`. More options for training go behind the command, such
 # as `--maxk.k 8:1 --train.num_episodes 2`. What is done already is skipped; a run that was interrupted goes on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 OBJECTIVE=${OBJECTIVE:-offpolicy_bon}
-OUT=${OUT:-outputs/$OBJECTIVE}
+BENCHMARK=${BENCHMARK:-programs}
+folder=outputs
+[[ "$BENCHMARK" == programs ]] || folder=outputs/$BENCHMARK
+OUT=${OUT:-$folder/$OBJECTIVE}
 bash examples/scripts/setup.sh
 python=.venv/bin/python
 if [[ -z "${PLATFORM:-}" ]]; then
@@ -22,9 +27,9 @@ if [[ -z "${PLATFORM:-}" ]]; then
 fi
 
 if [[ -z "${MODEL:-}" && -z "${DATA:-}" && "$PLATFORM" == cpu ]]; then
-    "$python" -m openrlhf_maxk.cli.mini --out outputs/mini
-    MODEL=outputs/mini/base_model
-    DATA=outputs/mini/problems
+    "$python" -m openrlhf_maxk.cli.mini --benchmark "$BENCHMARK" --out "$folder/mini"
+    MODEL=$folder/mini/base_model
+    DATA=$folder/mini/problems
     EVALUATE_OPTIONS=${EVALUATE_OPTIONS:---limit 96}
 fi
 MODEL=${MODEL:-Qwen/Qwen2.5-Coder-7B-Instruct}

@@ -100,11 +100,14 @@ def make_plan(options: argparse.Namespace) -> Plan:
 def run_plan(plan: Plan, options: argparse.Namespace) -> Evaluation:
     """Carry it out, with what ``--runner`` names running the programs."""
     from openrlhf_maxk.evaluation.pipeline import evaluate
-    from openrlhf_maxk.rewards.execution.backends import open_runner
+    from openrlhf_maxk.problems.store import ProblemStore
+    from openrlhf_maxk.rewards.scoring.answers import check_ways, open_attempts
     from openrlhf_maxk.rewards.scoring.extraction import extract_program
 
     cores = options.cores or len(os.sched_getaffinity(0))
-    runner = partial(open_runner, options.runner, cores, modules=options.modules, unsafe=options.unsafe)
+    ways = ProblemStore(options.problems).ways()
+    check_ways(ways, options.runner)
+    runner = partial(open_attempts, ways, options.runner, cores, modules=options.modules, unsafe=options.unsafe)
     return evaluate(plan, options.out, runner, extract_program)
 
 
@@ -232,7 +235,7 @@ def known_errors() -> tuple[type[Exception], ...]:
 
     return (
         *(EndpointError, IncompleteError, LogError, ModelError, UnscoredError, RunFolderError, EngineError),
-        *(StoreError, SandboxUnavailableError, ValueError),
+        *(StoreError, SandboxUnavailableError, ValueError, ModuleNotFoundError),
     )
 
 

@@ -1,5 +1,6 @@
-"""Make the embedded benchmark and its base model: ``python -m openrlhf_maxk.cli.mini --out DIR``.
+"""Make an embedded benchmark and its base model: ``python -m openrlhf_maxk.cli.mini --out DIR``.
 
+``--benchmark programs`` (the default) is about short programs, ``words`` about word problems with an answer in a box.
 What DIR holds already is kept if it was made with the same options by the same code. docs/mini.md tells what is in it.
 """
 
@@ -22,13 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(platform.environment())
 
     from openrlhf_maxk.problems.mini.base_model import ModelSettings
-    from openrlhf_maxk.problems.mini.generator import ProblemSettings
+    from openrlhf_maxk.problems.mini.benchmarks import BENCHMARKS
     from openrlhf_maxk.problems.mini.prepare import prepare
+    from openrlhf_maxk.problems.mini.splits import ProblemSettings
 
     problems = ProblemSettings(options.seed, options.train_problems, options.validation_problems, options.test_problems)
     model = ModelSettings(options.seed, options.steps, options.batch)
     try:
-        manifest = prepare(options.out, problems, model, options.threads)
+        manifest = prepare(options.out, problems, model, options.threads, BENCHMARKS[options.benchmark])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -57,6 +59,9 @@ def _summary(out: Path, manifest: Mapping[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m openrlhf_maxk.cli.mini", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--benchmark", choices=("programs", "words"), default="programs", help="which one (default: programs)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the problems and of the base model (default: 0)")
     for name, default, text in (
         ("--train-problems", 2000, "training problems"),

@@ -7,6 +7,7 @@ with the problems, prompts for OpenRLHF and an account of every row. docs/data.m
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from openrlhf_maxk.problems.record import Comparison, Mode
 from openrlhf_maxk.problems.sources import SOURCES
 from openrlhf_maxk.problems.sources.options import PrepareOptions, add_options, read_options
 from openrlhf_maxk.problems.sources.preparation.manifest import summary
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         with bar:
-            manifest = Preparation(source_type(options), options, runner(options), progress).run()
+            manifest = Preparation(source_type(options), options, runner(options, source_type.answers), progress).run()
     except SourceError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -56,18 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def runner(options: PrepareOptions) -> Callable[[ExitStack], RunMany]:
-    """A function that starts the project's executor, which runs programs on all cores until its stack is closed."""
+def runner(options: PrepareOptions, answers: Comparison | None = None) -> Callable[[ExitStack], RunMany]:
+    """A function that starts what runs programs on all cores, or judges answers, until its stack is closed."""
 
     def start(stack: ExitStack) -> RunMany:
-        from openrlhf_maxk.rewards.execution.executor import Executor
+        from openrlhf_maxk.rewards.execution.backends import SANDBOX
         from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
+        from openrlhf_maxk.rewards.scoring.answers import open_attempts
 
         try:
-            executor = Executor(cores=options.cores or None, unsafe=options.unsafe)
+            ways = {(Mode.ANSWER, answers)} if answers else {(Mode.STDIN, Comparison.TOKENS)}
+            cores = options.cores or len(os.sched_getaffinity(0))
+            judge = open_attempts(ways, SANDBOX, cores, unsafe=options.unsafe)
         except SandboxUnavailableError as e:
             raise SourceError(f"{e} Here that is --unsafe; --no-validate runs none") from None
-        return stack.enter_context(executor).run_many
+        return stack.enter_context(judge).run_many
 
     return start
 

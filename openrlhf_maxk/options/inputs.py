@@ -36,9 +36,10 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
     elif maxk.problems:
         try:
             problems = ProblemStore(maxk.problems)
+            _check_ways(problems, maxk)
             if maxk.chosen_by == PUBLIC_TESTS:
                 yield from _public_tests(args, problems)
-        except StoreError as error:
+        except (StoreError, ModuleNotFoundError, ValueError) as error:
             yield f"--maxk.problems {maxk.problems}: {error}"
     if not args.data.prompt_dataset:
         yield "--data.prompt_dataset is missing: a JSONL or Parquet file, or a dataset's name"
@@ -46,6 +47,13 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         for path in filter(None, (option or "").split(",")):
             yield from _data(path.strip(), args, problems)
     yield from _rewards(args, maxk)
+
+
+def _check_ways(problems: ProblemStore, maxk: MaxKOptions) -> None:
+    """What judging the answers of a store needs must be there."""
+    from openrlhf_maxk.rewards.scoring.answers import check_ways
+
+    check_ways(problems.ways(), maxk.runner)
 
 
 def _public_tests(args: Any, problems: ProblemStore) -> Iterator[str]:

@@ -18,6 +18,7 @@ class Mode(StrEnum):
     STDIN = "stdin"  # a whole program: reads standard input, writes standard output
     FUNCTION = "function"  # a function or a method of ``class Solution``, called with JSON arguments
     ASSERTS = "asserts"  # a module that the tests' assert statements are run against
+    ANSWER = "answer"  # no program: the answer in a completion is compared with the expected one
 
 
 class Comparison(StrEnum):
@@ -29,6 +30,9 @@ class Comparison(StrEnum):
     CASE_INSENSITIVE = "case_insensitive"  # tokens, ignoring case
     UNORDERED_LINES = "unordered_lines"  # the same lines, in any order
     CHECKER = "checker"  # the problem's own checker program decides
+    SCORE = "score"  # FUNCTION: the number from 0 to 1 that is returned is the score, whatever is expected
+    MATH = "math"  # ANSWER: equal to the expected one, as math-verify sees it
+    REASONING_GYM = "reasoning_gym"  # ANSWER: the score that the task's verifier gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Test:
     ``STDIN``: text for standard input and the expected standard output.
     ``FUNCTION``: ``input`` is a JSON list of positional arguments, ``output`` the JSON of the expected return value.
     ``ASSERTS``: ``input`` is Python source of one or more assert statements, ``output`` is empty.
+    ``ANSWER``: ``output`` is the expected answer; ``input`` is what the comparison needs besides, as JSON, or empty.
     """
 
     __test__ = False  # not a pytest class

@@ -151,6 +151,12 @@ class ProblemStore(Mapping[str, Problem]):
         columns = _read_table(self.path / PROBLEMS, columns=["id", "public_tests"]).to_pydict()
         return frozenset(i for i, tests in zip(columns["id"], columns["public_tests"], strict=True) if not tests)
 
+    def ways(self) -> frozenset[tuple[Mode, Comparison]]:
+        """How the problems are met, and how what they get is compared: every pair of the two that occurs."""
+        columns = _read_table(self.path / PROBLEMS, columns=["mode", "comparison"]).to_pydict()
+        pairs = set(zip(columns["mode"], columns["comparison"], strict=True))
+        return frozenset((Mode(mode), Comparison(comparison)) for mode, comparison in pairs)
+
     def solutions(self) -> Iterator[ReferenceSolution]:
         """Reference solutions, in the order in which they were written."""
         for row in _read_table(self.path / SOLUTIONS).to_pylist():

@@ -36,6 +36,12 @@ class TestResult:
     detail: str = ""  # for people: the last line of a traceback, the signal, what differed
     output: bytes = b""  # what was printed, cut to a few hundred bytes; the signature of the behaviour
     answer: bytes = b""  # a digest of all that it printed or returned, the same for equal ones; empty if it ended badly
+    score: float | None = None  # from 0 to 1: what a graded verifier gave; PASSED is 1
+
+    @property
+    def worth(self) -> float:
+        """The score where a verifier gave one, else 1 for a test that passed and 0 for another."""
+        return float(self.verdict is Verdict.PASSED) if self.score is None else self.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ class ProgramResult:
 
     @property
     def fraction(self) -> float | None:
-        """The share of tests passed, in [0, 1] (the paper's *continuous* reward); None if not scored."""
+        """The share of tests passed, in [0, 1] (the paper's *continuous* reward), or the mean of the scores of a
+        graded verifier; None if not scored."""
         return _share(self.tests) if self.scored else None
 
     @property
@@ -61,4 +68,4 @@ class ProgramResult:
 
 
 def _share(tests: Sequence[TestResult]) -> float:
-    return sum(t.verdict is Verdict.PASSED for t in tests) / len(tests)
+    return sum(t.worth for t in tests) / len(tests)

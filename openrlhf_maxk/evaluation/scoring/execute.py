@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet
 from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
-from openrlhf_maxk.problems.record import Problem
+from openrlhf_maxk.problems.record import Mode, Problem
 from openrlhf_maxk.problems.verdict import ProgramResult, Verdict
+from openrlhf_maxk.rewards.scoring.answers import answer_to
 
 IN_FLIGHT = 128  # programs handed to the runner and not finished
 SECONDS_PER_APPEND = 0.5  # a kill loses the programs in flight and those finished within the last so many seconds
@@ -79,6 +80,8 @@ def execute(
 
 
 def _program(extract: Callable[..., str | None], completion: str, problem: Problem) -> str | None:
+    if problem.mode is Mode.ANSWER:
+        return answer_to(problem, completion)
     return extract(completion, True) if problem.program_prefix else extract(completion)
 
 
@@ -166,8 +169,9 @@ def first_samples(run: RunFolder, problems: ProblemSet, samples: int) -> Iterato
 def _record(problem: str, digest: str, result: ProgramResult) -> dict[str, Any]:
     """As a record of the result log: every test's verdict, a signature of what it printed, its answers where the runner
     tells them, why the first one failed."""
+    scores = {"scores": [test.worth for test in result.tests]} if any(t.score is not None for t in result.tests) else {}
     answers = [test.answer.hex()[:24] for test in result.tests]
-    return {
+    return scores | {
         "problem": problem,
         "program": digest,
         "verdicts": [str(test.verdict) for test in result.tests],

@@ -126,7 +126,7 @@ class _Row:
 
 def _outcome(record: Mapping[str, Any], facts: _Facts, numbers: _Numbers, details: dict[str, str]) -> _Outcome:
     verdicts = record["verdicts"]
-    passed = [verdict == Verdict.PASSED for verdict in verdicts]
+    worth = record.get("scores") or [float(verdict == Verdict.PASSED) for verdict in verdicts]
     behaviour = _digest([*verdicts, *record["outputs"]])
     counts = [0] * len(Verdict)
     for verdict in verdicts:
@@ -134,9 +134,9 @@ def _outcome(record: Mapping[str, Any], facts: _Facts, numbers: _Numbers, detail
     detail = record["detail"]
     found = ailment(verdicts, all(output == NO_OUTPUT for output in record["outputs"]), detail)
     return _Outcome(
-        reward=sum(passed) / len(passed),
-        public=_share(passed[: facts.public_tests]),
-        hidden=_share(passed[facts.public_tests :]),
+        reward=sum(worth) / len(worth),
+        public=_share(worth[: facts.public_tests]),
+        hidden=_share(worth[facts.public_tests :]),
         behaviour=numbers.behaviours.setdefault(behaviour, len(numbers.behaviours)),
         told=_answer(record, record.get("answers"), numbers.told),
         printed=_answer(record, _printed(record) if facts.printed else None, numbers.printed),
@@ -181,8 +181,8 @@ def _no_program(public_tests: int) -> _Outcome:
     return _Outcome(0.0, nothing, 0.0, NONE, NO_ANSWER, NO_ANSWER, verdicts, Ailment.NO_PROGRAM, "")
 
 
-def _share(passed: list[bool]) -> float:
-    return sum(passed) / len(passed) if passed else np.nan
+def _share(worth: list[float]) -> float:
+    return sum(worth) / len(worth) if worth else np.nan
 
 
 def _numbered(rows: list[_Row]) -> np.ndarray:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openrlhf_maxk.problems.mini.demonstrations import Demonstration, demonstrations
+from openrlhf_maxk.problems.mini.benchmarks import PROGRAMS, Benchmark
+from openrlhf_maxk.problems.mini.demonstrations import Demonstration
 from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class ModelSettings:
     intermediate: int = 256
 
 
-def train_base_model(folder: Path, settings: ModelSettings, threads: int | None = None) -> dict[str, Any]:
+def train_base_model(
+    folder: Path, settings: ModelSettings, threads: int | None = None, benchmark: Benchmark = PROGRAMS
+) -> dict[str, Any]:
     """Train, and write model and tokenizer as a Hugging Face folder, in bfloat16.
 
     The same settings give the same model on the same machine, however many threads there are.
@@ -54,10 +57,11 @@ def train_base_model(folder: Path, settings: ModelSettings, threads: int | None 
         What there is to tell: the number of parameters, losses in nats a token, seconds.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(benchmark.vocabulary())
     torch.manual_seed(settings.seed)
     model = new_model(settings, tokenizer)
-    losses = _train(model, tokenizer, settings, threads or len(os.sched_getaffinity(0)))
+    examples = benchmark.demonstrations(settings.seed, settings.faulty)
+    losses = _train(model, tokenizer, examples, settings, threads or len(os.sched_getaffinity(0)))
     save_model(model, tokenizer, folder)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -98,14 +102,19 @@ def save_model(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path)
         path.chmod(0o644)
 
 
-def _train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, settings: ModelSettings, threads: int) -> list[float]:
+def _train(
+    model: Qwen2ForCausalLM,
+    tokenizer: Qwen2Tokenizer,
+    examples: Iterator[Demonstration],
+    settings: ModelSettings,
+    threads: int,
+) -> list[float]:
     """Returns the loss of every step."""
     from tqdm import tqdm
 
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
-    examples = demonstrations(settings.seed, settings.faulty)
     losses: list[float] = []
     model.train()
     threads_before = torch.get_num_threads()

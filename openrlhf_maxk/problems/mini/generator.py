@@ -7,32 +7,19 @@ in training problems nor in demonstrations. Every single word, and every meaning
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
-from openrlhf_maxk.problems.mini.language import NUMBERS, OPERATIONS, RESULTS, TEMPLATES, Task, Word, bucket, statement
+from openrlhf_maxk.problems.mini.language import NUMBERS, OPERATIONS, RESULTS, TEMPLATES, Task, Word, statement
+from openrlhf_maxk.problems.mini.splits import SPLITS, ProblemSettings, belongs_to, too_few, zipf
 from openrlhf_maxk.problems.record import Limits, Problem, ReferenceSolution, Test
 
-SPLITS = ("train", "validation", "test")
 HIDDEN_TESTS = 8
 MINIMUM_OUTPUTS = 4  # distinct ones among the hidden tests, or a constant would pass too many
 LIMITS = Limits(cpu_seconds=1.0, memory_bytes=128 * 2**20, output_bytes=2**16)
 
-_BUCKETS = 10
-_BUCKETS_OF = {"test": {0, 1}, "validation": {2}, "train": set(range(3, _BUCKETS))}
 _SMALLEST, _LARGEST, _LONGEST = -9, 12, 8  # values and length of the lists
 _SHOWN = (3, 5)  # shortest and longest list in a statement
 _PATIENCE = 20_000  # draws in a row that give no new problem
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemSettings:
-    """What the problems depend on."""
-
-    seed: int = 0
-    train: int = 2000
-    validation: int = 96
-    test: int = 256
 
 
 def generate(settings: ProblemSettings) -> Iterator[tuple[Problem, ReferenceSolution]]:
@@ -46,7 +33,7 @@ def draw_words(rng: random.Random, split: str) -> tuple[Word, ...]:
     while True:
         operations = 1 if split == "train" and rng.random() < 0.2 else 2
         words = (*rng.sample(OPERATIONS, operations), rng.choice(RESULTS))
-        allowed = operations == 1 or bucket(words, _BUCKETS) in _BUCKETS_OF[split]
+        allowed = operations == 1 or belongs_to(" ".join(word.text for word in words), split)
         if allowed and any(word.ambiguous for word in words):
             return words
 
@@ -63,12 +50,12 @@ def draw_example(rng: random.Random, task: Task) -> tuple[str, str] | None:
 
 def demonstrated_meaning(rng: random.Random, word: Word) -> int:
     """How people who wrote the demonstrations understand a word."""
-    return _zipf(rng, len(word.meanings), 1.5)
+    return zipf(rng, len(word.meanings), 1.5)
 
 
 def intended_meaning(rng: random.Random, word: Word) -> int:
     """How the benchmark's authors understand it."""
-    return word.ranking[_zipf(rng, len(word.meanings), 1.0)]
+    return word.ranking[zipf(rng, len(word.meanings), 1.0)]
 
 
 def draw_task(rng: random.Random, split: str, meaning: Callable[[random.Random, Word], int]) -> Task:
@@ -89,7 +76,7 @@ def _generate_split(split: str, count: int, seed: int) -> Iterator[tuple[Problem
         if not example or not hidden or not text or text in statements:
             rejected += 1
             if rejected == _PATIENCE:
-                raise ValueError(f"the {split} split has about {len(tasks)} different problems; {count} were asked for")
+                raise too_few(split, len(tasks), count)
             continue
         rejected = 0
         problem = Problem(
@@ -133,8 +120,3 @@ def _draw_values(rng: random.Random, shortest: int, longest: int) -> list[int]:
 def _can_be_shown(output: str) -> bool:
     numbers = output.split()
     return len(numbers) <= _SHOWN[1] and all(int(number) in NUMBERS for number in numbers)
-
-
-def _zipf(rng: random.Random, count: int, exponent: float) -> int:
-    weights: Sequence[int] = [round(10_000 / (rank + 1) ** exponent) for rank in range(count)]
-    return rng.choices(range(count), weights)[0]

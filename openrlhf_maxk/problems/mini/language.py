@@ -13,7 +13,6 @@ top three". Meanings are Python expressions over ``a``, so that the program text
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -243,12 +242,6 @@ def statement(words: Sequence[Word], template: int, example_input: str, example_
     operations = joint.join(f" {word.text}" for word in words[:-1])
     asked = text.format(operations=operations, result=f" {words[-1].text}")
     return f"{asked}\nin {example_input}\nout {example_output}\n"
-
-
-def bucket(words: Sequence[Word], buckets: int) -> int:
-    """The part, of so many, that a sequence of words belongs to: the same on every machine."""
-    digest = hashlib.sha256(" ".join(word.text for word in words).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % buckets
 
 
 @cache

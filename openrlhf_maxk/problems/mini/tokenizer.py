@@ -1,4 +1,4 @@
-"""The benchmark's tokenizer: word-level, over a closed vocabulary, as a Hugging Face fast tokenizer.
+"""The benchmarks' tokenizer: word-level, over a closed vocabulary, as a Hugging Face fast tokenizer.
 
 Tokens carry their own spaces and newlines, so decoding is concatenation: decoded text is runnable Python, and encoding
 it again gives the same tokens. Text outside the vocabulary is left out. Prompts get no special tokens; a completion
@@ -8,6 +8,7 @@ ends with ``<eos>``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openrlhf_maxk.problems.mini.language import NUMBERS, OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import Qwen2Tokenizer
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+SPECIAL = (PAD, BOS, EOS, UNK)
 
 CODE: tuple[str, ...] = (
     READ,
@@ -44,17 +46,16 @@ CODE: tuple[str, ...] = (
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All tokens; the position is the id."""
+    """All tokens of the programs; the position is the id."""
     words = [f" {word.text}" for word in OPERATIONS + RESULTS]
     for text, joint in TEMPLATES:
         words += [*re.findall(r" ?[a-z]+|[,:;]", re.sub(r"\{[a-z]+\}", "|", text)), joint]
     numbers = [f" {number}" for number in NUMBERS]
-    tokens = [PAD, BOS, EOS, UNK, *CODE, "\nin", "\nout", *words, *numbers]
-    return tuple(dict.fromkeys(tokens))
+    return tuple(dict.fromkeys([*SPECIAL, *CODE, "\nin", "\nout", *words, *numbers]))
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
-    """The tokenizer, made from the vocabulary; nothing is read from disk.
+def build_tokenizer(tokens: Sequence[str] | None = None) -> Qwen2Tokenizer:
+    """The tokenizer of a benchmark's vocabulary (that of the programs, if none is given); nothing is read from disk.
 
     Transformers gives every Qwen2 folder a ``Qwen2Tokenizer``, whose own pre-tokenizer and model replace those of
     ``tokenizer.json``. Added tokens come before both: they are found in the text, the longest first, and decoded as
@@ -64,7 +65,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
     from transformers import Qwen2Tokenizer
 
     tokenizer = Qwen2Tokenizer(
-        vocab={token: i for i, token in enumerate((PAD, BOS, EOS, UNK))},
+        vocab={token: i for i, token in enumerate(SPECIAL)},
         merges=[],
         pad_token=PAD,
         bos_token=BOS,
@@ -74,5 +75,5 @@ def build_tokenizer() -> Qwen2Tokenizer:
         clean_up_tokenization_spaces=False,
         model_max_length=256,
     )
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vocabulary()[4:]])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (tokens or vocabulary())[len(SPECIAL) :]])
     return tokenizer

@@ -9,7 +9,8 @@ from openrlhf_maxk.problems.sources.datasets.livecodebench import LiveCodeBench
 from openrlhf_maxk.problems.sources.datasets.mbpp import Mbpp
 from openrlhf_maxk.problems.sources.datasets.mini import Mini
 from openrlhf_maxk.problems.sources.datasets.own import Own
+from openrlhf_maxk.problems.sources.datasets.reasoning_gym import ReasoningGym
 from openrlhf_maxk.problems.sources.source import Source
 
-ALL = (CodeContests, LiveCodeBench, LiveBench, CodeForces, Mbpp, Mini, Own)
+ALL = (CodeContests, LiveCodeBench, LiveBench, CodeForces, Mbpp, Mini, ReasoningGym, Own)
 SOURCES: dict[str, type[Source]] = {s.name: s for s in ALL}

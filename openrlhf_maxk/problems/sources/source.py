@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from openrlhf_maxk.problems.record import Problem
+from openrlhf_maxk.problems.record import Comparison, Problem
 from openrlhf_maxk.problems.sources.options import PrepareOptions
 
 Message = dict[str, str]  # "role" and "content"
@@ -90,6 +90,7 @@ class Source(ABC):
     repo: str = ""  # on the hub
     key: ClassVar[str] = ""  # the column that tells rows apart, for people
     required: ClassVar[tuple[str, ...]] = ()  # columns without which a file is not one of this data set
+    answers: Comparison | None = None  # how answers are compared, where problems ask for these
     columns: ClassVar[tuple[str, ...]] = ()  # columns that are read where present, beside the required ones; "*": all
     explains: ClassVar[bool] = False  # whether rows that are dropped are shown at the end, with what is wrong with them
 
@@ -105,6 +106,14 @@ class Source(ABC):
             SourceError: if files that the options ask for are missing.
         """
         return []
+
+    def made_by(self) -> str:
+        """What made the rows of a source without files, with its version: other versions may make others.
+
+        Raises:
+            SourceError: it is not installed.
+        """
+        return "generated"
 
     def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(split, fields) of the rows of a source without files."""

@@ -44,6 +44,10 @@ def prepare(problem: Problem) -> Prepared:
         raise ValueError(f"problem {problem.id!r}: judge.comparison is checker, but judge.checker is empty")
     if problem.judge.comparison is Comparison.CHECKER and problem.mode is not Mode.STDIN:
         raise ValueError(f"problem {problem.id!r}: judge.comparison checker needs mode stdin, not {problem.mode}")
+    if problem.mode is Mode.ANSWER:
+        raise ValueError(
+            f"problem {problem.id!r}: mode answer asks for an answer, which is no program that could be run"
+        )
     if problem.mode is Mode.FUNCTION and not problem.entry_point:
         raise ValueError(f"problem {problem.id!r}: mode function needs an entry_point")
     steps = []

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
+from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Test
 from openrlhf_maxk.problems.verdict import TestResult, Verdict
 from openrlhf_maxk.rewards.judging import comparators, values
 from openrlhf_maxk.rewards.judging.comparators import difference
@@ -25,8 +25,10 @@ SHOWN_BYTES = 300
 _ACCEPTED = re.compile(rb"1(\.0*)?")  # a checker's score: 1 is right, any other number is wrong
 
 
-def result(verdict: Verdict, detail: str, outcome: Outcome, answer: bytes = b"") -> TestResult:
-    """A test result with the measurements of ``outcome``, and the digest of its answer."""
+def result(
+    verdict: Verdict, detail: str, outcome: Outcome, answer: bytes = b"", score: float | None = None
+) -> TestResult:
+    """A test result with the measurements of ``outcome``, the digest of its answer, and its score if it has one."""
     return TestResult(
         verdict=verdict,
         cpu_seconds=outcome.reply.cpu_ns / 1e9,
@@ -34,6 +36,7 @@ def result(verdict: Verdict, detail: str, outcome: Outcome, answer: bytes = b"")
         detail=detail[:SHOWN_BYTES],
         output=(outcome.stdout or b"")[:SHOWN_BYTES],
         answer=answer,
+        score=score,
     )
 
 
@@ -47,6 +50,8 @@ def judge_output(outcome: Outcome, problem: Problem, test: Test) -> TestResult:
 def judge_values(outcome: Outcome, problem: Problem, steps: Sequence[Step], nonce: str) -> TestResult:
     """The verdict of a function test that ended well, from the values it sent."""
     lines = _sent(outcome.results, nonce)
+    if problem.judge.comparison is Comparison.SCORE:
+        return _judge_score(outcome, lines)
     expecting = [step for step in steps if step.sends]
     for number, step in enumerate(expecting):
         if number >= len(lines):
@@ -81,6 +86,20 @@ def _returned(lines: Sequence[bytes], count: int, problem: Problem) -> bytes:
         except MalformedError:
             texts.append(line)  # of no type that values are sent as: it is its own text
     return hashlib.sha256(b"\n".join(texts)).digest()
+
+
+def _judge_score(outcome: Outcome, lines: Sequence[bytes]) -> TestResult:
+    """The verdict of a function that returns its score: passed for 1, wrong for less."""
+    if len(lines) < 2 or "done" not in _object(lines[1]):
+        return result(Verdict.CRASHED, "it ended the process before it returned", outcome)
+    try:
+        score = loads(lines[0])
+    except MalformedError as error:
+        return result(Verdict.CRASHED, str(error), outcome)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        shown = lines[0][:100].decode(errors="replace")
+        return result(Verdict.CRASHED, f"returned {shown}, which is no score from 0 to 1", outcome)
+    return result(Verdict.PASSED if score == 1 else Verdict.WRONG, "", outcome, score=float(score))
 
 
 def _sent(results: bytes, nonce: str) -> list[bytes]:

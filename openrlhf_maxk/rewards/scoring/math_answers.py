@@ -30,11 +30,12 @@ from openrlhf_maxk.rewards.scoring.extraction import conclusion
 LIMITS = Limits(cpu_seconds=3.0, memory_bytes=2**30)
 LONGEST_TEXT = 4000  # characters at the end of a completion without a box, that an answer is looked for in
 _GOLDS_KEPT = 65536
-_MODULES = ("math_verify", "sympy.combinatorics", "sympy.physics.units", "sympy.physics.matrices", "sympy.sets.setexpr")
-_PROGRAM = """
+MODULES = ("math_verify", "sympy.combinatorics", "sympy.physics.units", "sympy.physics.matrices", "sympy.sets.setexpr")
+PROGRAM = """
 import logging
 logging.disable(logging.CRITICAL)
 from math_verify import parse, verify
+from sympy import nsimplify
 
 def _read(text):
     return parse(text, parsing_timeout=None)
@@ -44,7 +45,12 @@ def readable(gold):
 
 def equal(gold, answer):
     try:
-        return verify(_read(gold), _read(answer), timeout_seconds=None)
+        given = _read(answer)
+        first = given[0] if given else ""
+        if getattr(first, "is_Float", False):
+            first = nsimplify(first, rational=True)
+        print(str(first)[:200], flush=True)  # the same number, however written, prints the same
+        return verify(_read(gold), given, timeout_seconds=None)
     except Exception:
         return False
 """
@@ -89,12 +95,16 @@ NO_ANSWER = Reward(0.0, 0.0, {"no_answer": 1.0, "answer_failed": 0.0})
 
 def reward_of(test: TestResult) -> Reward:
     """1 for equal answers; 0 for others, and for one that broke the comparison; None if the machinery did."""
-    lost = test.verdict in (Verdict.INFRASTRUCTURE_ERROR, Verdict.WALL_TIMEOUT) or "SIGKILL" in test.detail
-    if lost:
+    if lost(test):
         return Reward(None, None)
     reward = float(test.verdict is Verdict.PASSED)
     failed = float(test.verdict not in (Verdict.PASSED, Verdict.WRONG))
     return Reward(reward, reward, {"no_answer": 0.0, "answer_failed": failed})
+
+
+def lost(test: TestResult) -> bool:
+    """Whether it was the machinery that failed, and not the answer."""
+    return test.verdict in (Verdict.INFRASTRUCTURE_ERROR, Verdict.WALL_TIMEOUT) or "SIGKILL" in test.detail
 
 
 def with_keys(rewards: Mapping[str, Reward], verifier: Verifier) -> dict[str, Reward]:
@@ -128,7 +138,7 @@ class Verifier:
 
     def __init__(self, runner: str, cores: int) -> None:
         try:
-            self._runner = open_runner(runner, cores, modules=_MODULES)
+            self._runner = open_runner(runner, cores, modules=MODULES)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"{error}: install it with pip install math-verify") from None
         right, wrong = self.compare("1/2", [r"\boxed{\frac{2}{4}}", r"\boxed{2}"])
@@ -138,7 +148,7 @@ class Verifier:
 
     def compare(self, gold: str, answers: Sequence[str]) -> tuple[TestResult, ...]:
         """Whether each answer equals ``gold``: passed, wrong, or why it could not be said."""
-        return self._call("equal", [[_as_gold(gold), answer] for answer in answers])
+        return self._call("equal", [[as_gold(gold), answer] for answer in answers])
 
     def same(self, answer: str, others: Sequence[str]) -> tuple[TestResult, ...]:
         """Whether each of the others equals ``answer``, as texts that answers are found in."""
@@ -150,15 +160,15 @@ class Verifier:
 
     def unreadable(self, golds: Sequence[str]) -> list[str]:
         """Those of ``golds`` that are no answers, or that take too long to read."""
-        tests = self._call("readable", [[_as_gold(gold)] for gold in golds])
-        lost = (Verdict.PASSED, Verdict.INFRASTRUCTURE_ERROR)
-        return [gold for gold, test in zip(golds, tests, strict=True) if test.verdict not in lost]
+        tests = self._call("readable", [[as_gold(gold)] for gold in golds])
+        fine = (Verdict.PASSED, Verdict.INFRASTRUCTURE_ERROR)
+        return [gold for gold, test in zip(golds, tests, strict=True) if test.verdict not in fine]
 
     def _call(self, function: str, arguments: Sequence[list[str]]) -> tuple[TestResult, ...]:
         if not arguments:
             return ()
         tests = tuple(Test(json.dumps(values), "true") for values in arguments)
-        return self._runner.run(_PROGRAM, Problem("math", "", tests, Mode.FUNCTION, function, limits=LIMITS)).tests
+        return self._runner.run(PROGRAM, Problem("math", "", tests, Mode.FUNCTION, function, limits=LIMITS)).tests
 
     def close(self) -> None:
         """Let go of the sandbox."""
@@ -184,7 +194,7 @@ def unreadable_in(files: Sequence[str], label: str, runner: str, most: int = 5) 
     return [f"{golds[gold]}: math-verify cannot read the gold answer {gold!r}" for gold in wrong[:most]]
 
 
-def _as_gold(gold: str) -> str:
+def as_gold(gold: str) -> str:
     """A gold answer may stand alone, between dollars, or in a box at the end of a solution."""
     boxes = boxed_answers(gold)
     if boxes:

@@ -23,11 +23,10 @@ def make_scorer(spec: RewardSpec, cores: int) -> Scorer:
 
 def _with_its_terms(spec: RewardSpec, cores: int) -> Scorer:
     if spec.source[0] == PROBLEMS:
-        from openrlhf_maxk.rewards.scoring.code import CodeScorer
-        from openrlhf_maxk.rewards.scoring.extraction import fenced_programs
+        from openrlhf_maxk.rewards.scoring.code import CodeScorer, marked
         from openrlhf_maxk.rewards.scoring.terms import with_terms
 
-        return with_terms(CodeScorer(spec, cores), spec, fenced_programs)
+        return with_terms(CodeScorer(spec, cores), spec, marked(spec))
     if spec.source[0] == MATH:
         from openrlhf_maxk.rewards.scoring.math_answers import MathScorer, boxed_answers
         from openrlhf_maxk.rewards.scoring.terms import with_terms

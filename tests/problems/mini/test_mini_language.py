@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from openrlhf_maxk.problems.mini.language import OPERATIONS, RESULTS, TEMPLATES, Task, Word, bucket, statement
+from openrlhf_maxk.problems.mini.language import OPERATIONS, RESULTS, TEMPLATES, Task, Word, statement
+from openrlhf_maxk.problems.mini.splits import bucket
 
 from .interpreter import printed, random_lists
 
@@ -76,4 +77,4 @@ def test_buckets_depend_on_nothing_but_the_words():
     large, total = OPERATIONS[0], RESULTS[0]
     assert (large.text, total.text) == ("large", "total")
     # SHA-256 of "large total" starts with these eight bytes.
-    assert bucket((large, total), 2**64) == 0xDD8B0EE7E14CBDB7
+    assert bucket(f"{large.text} {total.text}", 2**64) == 0xDD8B0EE7E14CBDB7

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_maxk.cli.mini import main
+from openrlhf_maxk.problems.mini import generator, language
 from openrlhf_maxk.problems.mini import prepare as prepare_module
 from openrlhf_maxk.problems.store import ProblemStore
 
@@ -86,7 +87,7 @@ def test_the_second_time_nothing_is_made(made, monkeypatch):
 
     before = snapshot(made)
     monkeypatch.setattr(prepare_module, "train_base_model", never)
-    monkeypatch.setattr(prepare_module, "generate", never)
+    monkeypatch.setattr(prepare_module, "ProblemWriter", never)
     assert make(made) == 0
     after = snapshot(made)
     assert {name: content for name, (_, content) in after.items()} == {n: content for n, (_, content) in before.items()}
@@ -112,14 +113,15 @@ def test_only_what_an_option_concerns_is_made_again(tmp_path, change, problems_s
 
 
 def test_changed_code_makes_anew(made, tmp_path, monkeypatch):
-    folders = [prepare_module.language.__file__, prepare_module.record.__file__]
-    keys = [prepare_module._key({}, (prepare_module.language, prepare_module.record))]
-    for module, file in zip((prepare_module.language, prepare_module.record), folders, strict=True):
+    modules = (language, prepare_module.record)
+    keys = [prepare_module._key({}, modules)]
+    for module in modules:
+        file = module.__file__
         changed = tmp_path / Path(file).name
         changed.write_text(Path(file).read_text() + "\n# changed\n")
         with monkeypatch.context() as patch:
             patch.setattr(module, "__file__", str(changed))
-            keys.append(prepare_module._key({}, (prepare_module.language, prepare_module.record)))
+            keys.append(prepare_module._key({}, modules))
     assert len(set(keys)) == 3
 
 
@@ -208,7 +210,7 @@ def test_no_disk_space(tmp_path, capsys, monkeypatch):
 
 
 def test_too_many_problems(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(prepare_module.generator, "_PATIENCE", 3)
+    monkeypatch.setattr(generator, "_PATIENCE", 3)
     assert make(tmp_path, "--validation-problems", "1000000") == 2
     assert "different problems; 1000000 were asked for" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -128,13 +128,13 @@ def test_gold_answers_of_data_are_checked_with_their_lines(tmp_path):
 
 
 def test_without_math_verify_the_fix_is_said(monkeypatch):
-    monkeypatch.setattr(math_answers, "_MODULES", ("no_such_module",))
+    monkeypatch.setattr(math_answers, "MODULES", ("no_such_module",))
     with pytest.raises(ModuleNotFoundError, match=r"no_such_module.*pip install math-verify"):
         Verifier("sandbox", 1)
 
 
 def test_a_library_that_does_not_work_is_an_error_and_no_reward(monkeypatch):
-    monkeypatch.setattr(math_answers, "_PROGRAM", "def equal(gold, answer): return True")
+    monkeypatch.setattr(math_answers, "PROGRAM", "def equal(gold, answer): return True")
     with pytest.raises(RuntimeError, match="math-verify does not work in the sandbox"):
         Verifier("sandbox", 1)
 

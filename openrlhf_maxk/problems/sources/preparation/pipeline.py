@@ -66,7 +66,7 @@ class Preparation:
         )
         prompter = Prompter(self.options, load_tokenizer(self.options))
         contaminants = self._contaminants()
-        revision = "generated" if self.source.generated else files.revision
+        revision = self.source.made_by() if self.source.generated else files.revision
         identity = self._identity(data_files, revision, prompter, contaminants)
         if (done := self._finished(identity)) is not None:
             return done

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from openrlhf_maxk.problems.record import Mode, Problem
+from openrlhf_maxk.problems.record import Comparison, Mode, Problem
 from openrlhf_maxk.problems.sources.options import PrepareOptions
 from openrlhf_maxk.problems.sources.source import Message, SourceError
 
@@ -21,6 +21,10 @@ TASKS = {
     Mode.ASSERTS: "Write Python 3 code that solves the problem.",
 }
 ANSWER = "Answer with the whole program in one ```python block."
+ANSWERS = {  # where no program is asked for
+    Comparison.MATH: r"Give the final answer in \boxed{}.",
+    Comparison.REASONING_GYM: "Give the final answer between <answer> and </answer>, and nothing else there.",
+}
 
 # Worked examples for models without a chat template.
 EXAMPLES = {
@@ -126,6 +130,8 @@ class Prompter:
 
 def request(problem: Problem) -> str:
     """The task, the problem and what to answer with."""
+    if problem.mode is Mode.ANSWER:
+        return f"{body(problem)}\n\n{ANSWERS[problem.judge.comparison]}"
     task = f"{TASKS[problem.mode]} {ANSWER}"
     if problem.program_prefix:
         task = f"{task} It begins with the code given; repeat that code as it is."
