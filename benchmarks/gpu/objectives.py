@@ -30,6 +30,7 @@ def functions() -> dict[str, Function]:
         "max_at_k": lambda r, p, k: objectives.max_at_k(r, k),
         "pass_at_k": lambda r, p, k: objectives.pass_at_k((r > 0.5).to(r.dtype), k),
         "on_policy_weights": lambda r, p, k: objectives.on_policy_weights(r, k),
+        "worth_at_k selected": lambda r, p, k: objectives.worth_at_k(r, k, "selected", p),
         "vote_at_k": lambda r, p, k: objectives.vote_at_k(r, _answers(r), k),
     }
     for name in STRATEGIES:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
@@ -186,10 +187,10 @@ def make_trainer(experiences: Sequence[Experience], args: SimpleNamespace) -> Ac
     return trainer
 
 
-def objective(group: Group, ratios: torch.Tensor) -> torch.Tensor:
+def objective(worth: Callable[[list[int]], torch.Tensor], ratios: torch.Tensor) -> torch.Tensor:
     """F(ρ): the mean over subsets of K of the product of their ratios times their worth."""
-    subsets = [list(subset) for subset in combinations(range(group.size), K)]
-    return torch.stack([ratios[s].prod() * worth(group, s) for s in subsets]).mean()
+    subsets = [list(subset) for subset in combinations(range(len(ratios)), K)]
+    return torch.stack([ratios[s].prod() * worth(s) for s in subsets]).mean()
 
 
 def worth(group: Group, pair: list[int]) -> torch.Tensor:
@@ -216,7 +217,7 @@ def true_gradient(logits: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor
             moved = log_probs_of(logits, member.sequences) - log_probs_of(start, member.sequences)
             log_ratios.append((moved * member.action_mask).sum())
             tokens += int(member.action_mask.sum())
-        total = total - group.size * objective(group, torch.stack(log_ratios).exp())
+        total = total - group.size * objective(partial(worth, group), torch.stack(log_ratios).exp())
     return torch.autograd.grad(total / tokens, logits)[0]
 
 

@@ -34,7 +34,6 @@ class ModelSettings:
     batch: int = 64
     learning_rate: float = 4e-3
     warmup: int = 50
-    faulty: float = 0.4  # share of demonstrations with a mistake
     hidden: int = 128
     layers: int = 3
     heads: int = 4  # of size 32: the smallest that vLLM's CPU attention takes
@@ -60,7 +59,7 @@ def train_base_model(
     tokenizer = build_tokenizer(benchmark.vocabulary())
     torch.manual_seed(settings.seed)
     model = new_model(settings, tokenizer)
-    examples = benchmark.demonstrations(settings.seed, settings.faulty)
+    examples = benchmark.demonstrations(settings.seed)
     losses = _train(model, tokenizer, examples, settings, threads or len(os.sched_getaffinity(0)))
     save_model(model, tokenizer, folder)
     return {

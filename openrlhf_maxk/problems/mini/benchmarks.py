@@ -21,7 +21,7 @@ class Benchmark:
 
     name: str  # its data source
     generate: Callable[[ProblemSettings], Iterator[tuple[Problem, ReferenceSolution]]]
-    demonstrations: Callable[[int, float], Iterator[Demonstration]]
+    demonstrations: Callable[[int], Iterator[Demonstration]]
     vocabulary: Callable[[], tuple[str, ...]]
     code: tuple[ModuleType, ...]
 

@@ -28,7 +28,7 @@ def difference(actual: bytes, expected: str, comparison: Comparison, tolerance: 
     however large the integer, and an integer not at all, but for a sign of zero or a plus.
     ``CASE_INSENSITIVE`` ignores the case of ASCII letters. ``UNORDERED_LINES`` compares the lines that are not blank,
     as token lists, with their multiplicities.
-    Raises ValueError for ``CHECKER``, which is not a comparison of two texts.
+    Raises ValueError for the others, which are not comparisons of two texts.
     """
     wanted = expected.encode("utf-8", "surrogatepass")
     if comparison is Comparison.EXACT:
@@ -45,7 +45,7 @@ def difference(actual: bytes, expected: str, comparison: Comparison, tolerance: 
 
 
 def canonical(output: bytes, comparison: Comparison) -> bytes:
-    """One text for all outputs that :func:`difference` finds equal, tolerances aside; ``CHECKER`` counts as tokens."""
+    """One text for all outputs that :func:`difference` finds equal, tolerances aside; other comparisons count as ``TOKENS``."""
     if comparison is Comparison.EXACT:
         return _chomp(output)
     if comparison is Comparison.UNORDERED_LINES:

@@ -71,8 +71,8 @@ def test_a_tricky_phrase_is_read_the_right_way_and_a_vague_one_in_several(proble
                     readings[phrase.text].add(reading)
     for phrase in PHRASES:
         assert readings[phrase.text] & set(phrase.right), phrase.text
-        if len(phrase.right) == 1 and not phrase.clear:
-            assert phrase.right != (0,), "the usual way to read a tricky phrase is the wrong one"
+    usual = Counter(phrase.right == (0,) for phrase in PHRASES if len(phrase.right) == 1 and not phrase.clear)
+    assert usual == {True: 3, False: 2}, "most votes are right for some of the phrases, and wrong for others"
 
 
 def test_splits_share_no_sequence_of_phrases(problems):

@@ -13,7 +13,13 @@ from openrlhf_maxk.problems.record import Comparison
 from openrlhf_maxk.rewards.judging.comparators import difference
 
 TOLERANCE = 1e-6
-TEXTUAL = [c for c in Comparison if c is not Comparison.CHECKER]
+TEXTUAL = [
+    Comparison.EXACT,
+    Comparison.TOKENS,
+    Comparison.NUMERIC,
+    Comparison.CASE_INSENSITIVE,
+    Comparison.UNORDERED_LINES,
+]
 
 
 def same(actual: bytes | str, expected: str, comparison: Comparison, tolerance: float = TOLERANCE) -> bool:

@@ -13,7 +13,7 @@ from openrlhf_maxk.problems.mini.words.language import LARGEST, NAMES, THINGS, S
 _SLIPS = (-10, -2, -1, 1, 2, 10)
 
 
-def demonstrations(seed: int, faulty: float = 0.4) -> Iterator[Demonstration]:
+def demonstrations(seed: int, faulty: float = 0.2) -> Iterator[Demonstration]:
     """Fresh demonstrations without end, over the training splits' phrases. A share ``faulty`` has one mistake."""
     rng = random.Random(f"mini word demonstrations {seed}")
     while True:

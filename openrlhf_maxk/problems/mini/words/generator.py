@@ -13,7 +13,7 @@ from openrlhf_maxk.problems.mini.splits import SPLITS, ProblemSettings, belongs_
 from openrlhf_maxk.problems.mini.words.language import NAMES, PHRASES, THINGS, Phrase, Story, statement, written
 from openrlhf_maxk.problems.record import Comparison, Judge, Mode, Problem, ReferenceSolution, Test
 
-_START = (4, 20)  # fewest and most things in the beginning
+_START = (4, 12)  # fewest and most things in the beginning
 _PATIENCE = 20_000  # draws in a row that give no new problem
 
 
@@ -36,7 +36,7 @@ def right_reading(rng: random.Random, phrase: Phrase) -> int:
 def draw_phrases(rng: random.Random, split: str) -> tuple[Phrase, ...]:
     """One to three different phrases. Single ones are for training only."""
     while True:
-        count = 1 if split == "train" and rng.random() < 0.2 else rng.choice((2, 3))
+        count = 1 if split == "train" and rng.random() < 0.2 else rng.choice((2, 2, 3))
         phrases = tuple(rng.sample(PHRASES, count))
         if count == 1 or belongs_to(" | ".join(phrase.text for phrase in phrases), split):
             return phrases

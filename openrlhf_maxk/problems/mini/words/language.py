@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from openrlhf_maxk.problems.mini.tokenizer import SPECIAL
 
-LARGEST = 48  # numbers are 0 … LARGEST; each has a token
+LARGEST = 30  # numbers are 0 … LARGEST; each has a token
 
 Operand = str | int  # "x", "n", "y" or a number
 Line = tuple[Operand, str, Operand]  # left, operator, right
@@ -70,15 +70,15 @@ PHRASES: tuple[Phrase, ...] = (
     _phrase("loses half", "0", "x / 2"),
     _phrase("shares them equally with {n} friends", "1", "x / n", "n + 1, x / y", "x - n", numbers=(2, 4)),
     _phrase("finds {n} times as many", "2", "x + n", "x * n", "x * n, x + y", numbers=(2, 3)),
-    _phrase("gives away all but {n}", "1", "x - n", "x - n, x - y", "x / n"),
-    _phrase("gets {n} on each of 2 days", "1", "x + n", "n * 2, x + y", "n + 2, x + y"),
-    _phrase("gives {n} to each of 2 friends", "1", "x - n", "n * 2, x - y", "n + 2, x - y"),
+    _phrase("gives away all but {n}", "0", "x - n, x - y", "x - n", "x / n"),
+    _phrase("gets {n} on each of 2 days", "0", "n * 2, x + y", "x + n", "n + 2, x + y"),
+    _phrase("gives {n} to each of 2 friends", "0", "n * 2, x - y", "x - n", "n + 2, x - y"),
     _phrase("gets {n} times more", "102", "x * n", "n + 1, x * y", "x + n", numbers=(2, 3)),
     _phrase("finds a dozen", "1203", "x + 12", "x + 10", "x + 6", "x + 8"),
     _phrase("gets a few", "2013", "x + 3", "x + 2", "x + 4", "x + 5"),
     _phrase("loses some", "1302", "x - 2", "x - 3", "x - 1", "x - 4"),
     _phrase("gets about {n}", "1203", "x + n", "n + 1, x + y", "n - 1, x + y", "n + 2, x + y"),
-    _phrase("pays {n} twice", "102", "x - n", "n * 2, x - y", "x * 2"),
+    _phrase("pays {n} twice", "012", "n * 2, x - y", "x - n", "x * 2"),
 )
 
 NAMES = ("sam", "ada", "tom", "eva")
