@@ -45,7 +45,7 @@ def difference(actual: bytes, expected: str, comparison: Comparison, tolerance: 
 
 
 def canonical(output: bytes, comparison: Comparison) -> bytes:
-    """One text for all outputs that :func:`difference` finds equal, tolerances aside; other comparisons count as ``TOKENS``."""
+    """One text for all outputs that :func:`difference` finds equal, tolerances aside; others count as ``TOKENS``."""
     if comparison is Comparison.EXACT:
         return _chomp(output)
     if comparison is Comparison.UNORDERED_LINES:
