@@ -41,6 +41,7 @@ evaluation.reports
 evaluation.pipeline   evaluation.during_training
 learner
 installation
+experiment
 cli
 """
 RANKS = {room: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for room in line.split()}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Train and evaluate every run of a plan, seed by seed, and compare them. The same command goes on where it was stopped.
+#
+#   bash examples/scripts/compare_objectives.sh                                    # examples/plans/objectives.yaml
+#   bash examples/scripts/compare_objectives.sh examples/plans/strategies.yaml
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+plan=${1:-examples/plans/objectives.yaml}
+name=$(basename "$plan" .yaml)
+bash examples/scripts/setup.sh
+.venv/bin/python -m openrlhf_maxk.cli.mini --out outputs/mini
+.venv/bin/python -m openrlhf_maxk.cli.experiment "$plan" --out "${OUT:-outputs/experiments/$name}" "${@:2}"

@@ -1,0 +1,1 @@
+"""A table of training runs from one file: which, run one after the other, and what came of them over seeds."""
