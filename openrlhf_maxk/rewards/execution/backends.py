@@ -31,11 +31,13 @@ def check_name(name: str) -> str:
     )
 
 
-def open_runner(name: str, cores: int, *, modules: Sequence[str] = (), unsafe: bool = False) -> Runner:
+def open_runner(
+    name: str, cores: int, *, modules: Sequence[str] = (), warm_up: str = "", unsafe: bool = False
+) -> Runner:
     """The runner of that name, for ``cores`` programs at once; a service is sent a few times as many requests.
 
-    ``modules`` that programs may import, and ``unsafe`` (run where programs cannot be locked down), are for this
-    machine; a service decides both for itself.
+    ``modules`` that programs may import, what is to ``warm_up`` for them (:class:`.executor.Executor`), and ``unsafe``
+    (run where programs cannot be locked down), are for this machine; a service decides these for itself.
     Raises:
         SandboxUnavailableError: it cannot be had here, or a service does not answer as it should; the message says why.
         ValueError: ``name`` is none of those above.
@@ -48,7 +50,7 @@ def open_runner(name: str, cores: int, *, modules: Sequence[str] = (), unsafe: b
     if name == BUBBLEWRAP:
         from openrlhf_maxk.rewards.execution.bubblewrap import BubblewrapExecutor
 
-        return BubblewrapExecutor(cores, modules=modules, unsafe=unsafe)
+        return BubblewrapExecutor(cores, modules=modules, warm_up=warm_up, unsafe=unsafe)
     from openrlhf_maxk.rewards.execution.executor import Executor
 
-    return Executor(cores, modules=modules, unsafe=unsafe)
+    return Executor(cores, modules=modules, warm_up=warm_up, unsafe=unsafe)

@@ -40,6 +40,7 @@ class Executor(Runner):
     Args:
         cores: how many programs may run at once; the cores this process may use unless given.
         modules: more modules that programs may import (``numpy``), imported beforehand.
+        warm_up: source that each fork server runs once, after importing: what it caches, programs need not compute.
         layers: the layers of protection to use where they can be had; all, unless one is to be tested without another.
         unsafe: run even where programs cannot be locked down. They can then read, write and send what this user can.
     Raises:
@@ -54,6 +55,7 @@ class Executor(Runner):
         cores: int | None = None,
         *,
         modules: Sequence[str] = (),
+        warm_up: str = "",
         layers: Sequence[str] = LAYERS,
         unsafe: bool = False,
     ) -> None:
@@ -69,7 +71,7 @@ class Executor(Runner):
         self._queue = Queue()
         self._admission = Admission()
         imported, places = [*MODULES.split(), *modules], [str(path) for path in paths]
-        self._lanes = [self.lane(layers, imported, places) for _ in range(cores)]
+        self._lanes = [self.lane(layers, imported, places, warm_up) for _ in range(cores)]
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name="executor", daemon=True) for lane in self._lanes
         ]

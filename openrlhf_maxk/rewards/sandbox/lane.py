@@ -65,8 +65,8 @@ class Outcome:
 class Lane:
     """One fork server. Not thread-safe: one thread runs one program at a time in it."""
 
-    def __init__(self, layers: Sequence[str], modules: Sequence[str], paths: Sequence[str]) -> None:
-        self._options = {"layers": list(layers), "modules": list(modules), "paths": list(paths)}
+    def __init__(self, layers: Sequence[str], modules: Sequence[str], paths: Sequence[str], warm_up: str = "") -> None:
+        self._options = {"layers": list(layers), "modules": list(modules), "paths": list(paths), "warm_up": warm_up}
         self._process: subprocess.Popen[bytes] | None = None
         self.has_proc = False  # whether programs see a /proc, which files of a job are opened through
 

@@ -40,6 +40,7 @@ def main() -> NoReturn:
         __import__(name)
         if len(os.listdir("/proc/self/task")) > 1:
             sys.exit(f"importing {name} starts a thread: a process with threads cannot be forked safely")
+    exec(options["warm_up"], {})
     sys.dont_write_bytecode = True  # from here on: programs may not
     _give_site_builtins()
     os.environ.clear()

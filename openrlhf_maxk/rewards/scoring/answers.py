@@ -103,7 +103,8 @@ def open_attempts(ways: Ways, runner: str, cores: int, *, modules: Sequence[str]
         assert programs is not None
         return programs
     needed = [module for comparison in comparisons for module in _MODULES[comparison]]
-    return Attempts(open_runner(runner, cores, modules=needed, unsafe=unsafe), programs)
+    warm_up = math_answers.WARM_UP if Comparison.MATH in comparisons else ""
+    return Attempts(open_runner(runner, cores, modules=needed, warm_up=warm_up, unsafe=unsafe), programs)
 
 
 def _comparisons(ways: Ways) -> list[Comparison]:

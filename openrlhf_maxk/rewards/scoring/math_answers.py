@@ -31,6 +31,19 @@ LIMITS = Limits(cpu_seconds=3.0, memory_bytes=2**30)
 LONGEST_TEXT = 4000  # characters at the end of a completion without a box, that an answer is looked for in
 _GOLDS_KEPT = 65536
 MODULES = ("math_verify", "sympy.combinatorics", "sympy.physics.units", "sympy.physics.matrices", "sympy.sets.setexpr")
+# The first texts that math-verify reads and compares in a process take it some 80 ms, later ones about one.
+WARM_UP = r"""
+import logging
+logging.disable(logging.CRITICAL)
+from math_verify import parse, verify
+
+texts = (r"\boxed{\frac{1}{2}}", "$0.5$", "It is 3.", r"\boxed{\text{Monday}}", r"\boxed{(1, x^2)}", r"\sqrt{2}")
+parsed = [parse(text, parsing_timeout=None) for text in texts]
+for first in parsed:
+    for second in parsed:
+        verify(first, second, timeout_seconds=None)
+logging.disable(logging.NOTSET)
+"""
 PROGRAM = """
 import logging
 logging.disable(logging.CRITICAL)
@@ -138,7 +151,7 @@ class Verifier:
 
     def __init__(self, runner: str, cores: int) -> None:
         try:
-            self._runner = open_runner(runner, cores, modules=MODULES)
+            self._runner = open_runner(runner, cores, modules=MODULES, warm_up=WARM_UP)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"{error}: install it with pip install math-verify") from None
         right, wrong = self.compare("1/2", [r"\boxed{\frac{2}{4}}", r"\boxed{2}"])
