@@ -181,6 +181,16 @@ class TestFailingMachinery:
         with pytest.raises(SandboxUnavailableError, match="switched off"):
             Executor(cores=1, layers=layers)
 
+    def test_a_warm_up_is_run_once_before_all_programs(self) -> None:
+        warm_up = "import json\njson.warm = getattr(json, 'warm', 0) + 1"
+        with Executor(cores=1, warm_up=warm_up) as executor:
+            tests = executor.run("import json\nprint(json.warm)\njson.warm = 7", ADD).tests
+            assert [test.output for test in tests] == [b"1\n"] * len(ADD.tests)
+
+    def test_a_warm_up_that_fails_is_told(self) -> None:
+        with pytest.raises(SandboxUnavailableError, match="ZeroDivisionError"):
+            Executor(cores=1, warm_up="1 / 0")
+
     def test_a_machine_on_which_right_programs_fail_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
