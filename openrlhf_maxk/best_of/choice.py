@@ -1,0 +1,95 @@
+"""Which of k samples is the best, by what their programs did on the tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from openrlhf_maxk.problems.verdict import ProgramResult, Verdict
+
+
+class UndecidedError(RuntimeError):
+    """Programs that might be the best could not be run: the machinery failed, and there is no choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The sample that was chosen, and what all of them did."""
+
+    sample: int  # its position among the k
+    program: str | None  # None: no sample holds a program
+    verdicts: tuple[Verdict, ...]  # of the program on each test; empty without a program
+    detail: str  # of the first test that it fails, for people; else empty
+    passing: tuple[int, ...]  # for each test, how many of the k samples pass it
+    solving: int  # how many samples pass all tests
+    programs: int  # how many samples hold a program
+    votes: int  # samples that pass as many tests as the chosen one and print the same, itself included
+
+    @property
+    def passed(self) -> int:
+        """How many tests the chosen program passes."""
+        return sum(verdict is Verdict.PASSED for verdict in self.verdicts)
+
+
+def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult], tests: int) -> Best:
+    """The sample whose program passes most tests.
+
+    Among equals it is one whose program prints what most of them print, over all tests and without regard to white
+    space; among those, one of the program that was written most often; then the first.
+
+    Args:
+        programs: of the k samples, at least one; None where there is none.
+        results: of each different program, on the same ``tests`` tests.
+
+    Raises:
+        UndecidedError: some programs could not be run, and none of the others passes all tests. (One that does is a
+            right choice, whatever the lost ones would have done.)
+    """
+    if not programs:
+        raise ValueError("there is no sample to choose from")
+    written = Counter(program for program in programs if program is not None)
+    scored = {program: result for program, result in results.items() if result.scored}
+    passed = {program: _passed(result) for program, result in scored.items()}
+    most = max(passed.values(), default=-1)
+    lost = [results[program] for program in written if program not in scored]
+    if lost and most < tests:
+        samples = sum(written[program] for program in written if program not in scored)
+        raise UndecidedError(f"{samples} of {len(programs)} samples could not be run: {_failure(lost[0])}")
+    passing = tuple(
+        sum(written[program] for program, result in scored.items() if result.tests[test].verdict is Verdict.PASSED)
+        for test in range(tests)
+    )
+    solving = sum(written[program] for program in scored if passed[program] == tests)
+    if not scored:
+        return Best(0, None, (), "", passing, 0, 0, 0)
+    equals = [program for program in written if passed.get(program) == most]
+    votes: Counter[tuple[bytes, ...]] = Counter()
+    for program in equals:
+        votes[_printed(scored[program])] += written[program]
+    # max keeps the first of equals, and a Counter the order in which programs first came.
+    program = max(equals, key=lambda each: (votes[_printed(scored[each])], written[each]))
+    result = scored[program]
+    return Best(
+        sample=programs.index(program),
+        program=program,
+        verdicts=tuple(test.verdict for test in result.tests),
+        detail=next((test.detail for test in result.tests if test.verdict is not Verdict.PASSED), ""),
+        passing=passing,
+        solving=solving,
+        programs=written.total(),
+        votes=votes[_printed(result)],
+    )
+
+
+def _passed(result: ProgramResult) -> int:
+    return sum(test.verdict is Verdict.PASSED for test in result.tests)
+
+
+def _printed(result: ProgramResult) -> tuple[bytes, ...]:
+    return tuple(b" ".join(test.output.split()) for test in result.tests)
+
+
+def _failure(result: ProgramResult) -> str:
+    details = [test.detail for test in result.tests if test.verdict is Verdict.INFRASTRUCTURE_ERROR]
+    return details[0] if details and details[0] else "no result"
