@@ -18,7 +18,7 @@ from openrlhf_maxk.best_of.running import Unwanted, best_of
 from openrlhf_maxk.best_of.vllm_server import VllmServer
 from openrlhf_maxk.problems.record import Problem
 from openrlhf_maxk.rewards.execution.runner import Runner
-from openrlhf_maxk.rewards.serving.server import BadRequest, ClientGone, Gone, RewardServer, Text, Unavailable
+from openrlhf_maxk.rewards.serving.server import Answer, BadRequest, ClientGone, Gone, RewardServer, Text, Unavailable
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 _NOT_HERE = ("tools", "functions", "response_format")  # the answer is a program in a text
@@ -117,7 +117,7 @@ class BestOfServer(RewardServer):
         self.pages[MODELS] = best.server.models
         self._best = best
 
-    def ask(self, path: str, body: dict[str, Any], gone: Gone) -> Mapping[str, Any] | Text:
+    def ask(self, path: str, body: dict[str, Any], gone: Gone) -> Answer:
         return self._best.answer(body, gone)
 
     def error(self, status: HTTPStatus, message: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult],
     if not programs:
         raise ValueError("there is no sample to choose from")
     written = Counter(program for program in programs if program is not None)
-    scored = {program: result for program, result in results.items() if result.scored}
+    scored = {program: results[program] for program in written if results[program].scored}
     passed = {program: _passed(result) for program, result in scored.items()}
     most = max(passed.values(), default=-1)
     lost = [results[program] for program in written if program not in scored]

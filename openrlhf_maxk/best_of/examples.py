@@ -21,10 +21,11 @@ from openrlhf_maxk.problems.record import Mode, Test
 
 _DECORATION = r"[ \t#*_>`]*"
 _HEADING = re.compile(
-    rf"^{_DECORATION}(?P<marked>(?:sample|example)s?[ \t]+)?(?P<kind>input|output|in|out)s?\b{_DECORATION}"
-    rf"(?:#?[ \t]*\d+)?{_DECORATION}(?P<rest>[: \t].*|)$",
+    rf"^{_DECORATION}(?P<marked>(?:sample|example)s?[ \t]+)?"
+    rf"(?P<kind>(?:in|out)puts?(?:{_DECORATION}\d+)?|in|out)\b(?:\*\*|__)?(?P<rest>[: \t].*|)$",
     re.IGNORECASE,
 )
+_BEFORE = re.compile(r"^[: \t]*(?:\*\*|__)?[ \t]*")
 _MARK = re.compile(rf"^{_DECORATION}(?:sample|example)s?\b[^.,;]{{0,20}}$", re.IGNORECASE)
 _END = re.compile(
     rf"^{_DECORATION}(?:explanation|note|notes|constraints?|scoring|hint|sample|example)s?\b", re.IGNORECASE
@@ -72,9 +73,9 @@ def _pairs(lines: list[str], trusted: bool) -> Iterator[tuple[str, str]]:
     while number < len(lines):
         heading = _HEADING.match(lines[number])
         number += 1
-        if heading is None or not (trusted or heading["rest"].strip(": \t")[:1] or heading["rest"][:1] == ":"):
+        if heading is None or not (trusted or heading["rest"].strip()):
             continue
-        rest = heading["rest"].lstrip(": \t")
+        rest = _BEFORE.sub("", heading["rest"])
         expects = heading["kind"].lower().startswith("out")
         block, number = _block([rest] if rest else [], lines, number, expects)
         if not expects:

@@ -120,7 +120,8 @@ def _test(name: str, test: Any, mode: Mode) -> Test:
 
 def _judge(record: Mapping[str, Any]) -> Judge:
     checker = _text(record, "checker") or None
-    given = record.get("comparison") or (Comparison.CHECKER if checker else Comparison.TOKENS)
+    usual = Comparison.CHECKER if checker else Comparison.TOKENS
+    given = usual if record.get("comparison") is None else record["comparison"]
     if given not in list(Comparison):
         raise ProblemError(f"comparison: it must be one of {', '.join(Comparison)}, not {given!r}")
     return Judge(Comparison(given), _number(record, "tolerance", 1e-6, 1e9), checker)

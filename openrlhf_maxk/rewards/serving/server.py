@@ -24,7 +24,17 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-Answerer = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer that is not one JSON object."""
+
+    kind: str  # its media type
+    content: str
+
+
+Answer = Mapping[str, Any] | Text
+Answerer = Callable[[dict[str, Any]], Answer]
 """Turns a request's JSON object into the answer's; raises BadRequest."""
 
 Gone = Callable[[], bool]
@@ -48,14 +58,6 @@ class Unavailable(RuntimeError):
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """An answer that is not one JSON object."""
-
-    kind: str  # its media type
-    content: str
 
 
 def is_loopback(host: str) -> bool:
@@ -107,7 +109,7 @@ class RewardServer(ThreadingHTTPServer):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)  # who waits for a request gets an end of file
 
-    def ask(self, path: str, body: dict[str, Any], gone: Gone) -> Mapping[str, Any] | Text:
+    def ask(self, path: str, body: dict[str, Any], gone: Gone) -> Answer:
         """The answer to a POST to ``path``, one of ``answerers``.
 
         Raises:
@@ -200,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
 
-    def _try(self, ask: Callable[[], Mapping[str, Any] | Text]) -> tuple[HTTPStatus, Mapping[str, Any] | Text]:
+    def _try(self, ask: Callable[[], Answer]) -> tuple[HTTPStatus, Answer]:
         """What ``ask`` returns, or the error that it raises, with its status. Raises ClientGone."""
         try:
             return HTTPStatus.OK, ask()
@@ -284,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         while time.monotonic() < deadline and self.rfile.read1(2**16):
             pass
 
-    def _answer(self, status: HTTPStatus, answer: Mapping[str, Any] | Text) -> None:
+    def _answer(self, status: HTTPStatus, answer: Answer) -> None:
         if not isinstance(answer, Text):
             answer = Text("application/json", json.dumps(answer, allow_nan=False))
         body = answer.content.encode()
