@@ -36,7 +36,7 @@ def problem_of(record: Mapping[str, Any], statement: str, name: str = "problem")
     entry_point = _text(record, "entry_point") or None
     mode, tests = _tests(record, entry_point)
     if not tests:
-        if "tests" in record or "public_tests" in record:
+        if record.get("tests") is not None or record.get("public_tests") is not None:
             raise ProblemError("tests: there are none that may be seen, so nothing can choose among samples")
         mode, tests = examples_in(statement)
     if not tests:

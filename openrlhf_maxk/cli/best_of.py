@@ -85,7 +85,7 @@ def told(best: Best, k: int) -> list[str]:
     lines += [f"test {number}: passed by {count}" for number, count in enumerate(best.passing, 1)]
     if best.program is None:
         return [*lines, "no sample holds a program"]
-    lines.append(f"best: sample {best.sample}, passes {best.passed} of {tests}; {best.votes} print what it prints")
+    lines.append(f"best: sample {best.sample + 1}, passes {best.passed} of {tests}; {best.votes} print what it prints")
     return lines if best.passed == tests else [*lines, f"it fails: {best.detail or 'see above'}"]
 
 
