@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent / "end_to_end"
-PROMPTS, N, TRAIN_BATCH, NEW_TOKENS, MAX_LEN, LEARNING_RATE = 32, 8, 128, 40, 96, 5e-5  # examples/scripts/settings.sh
+TRAIN_BATCH, LEARNING_RATE = 128, 5e-5  # examples/scripts/settings.sh, as the defaults of the options
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ def main() -> None:
     parser.add_argument(
         "--epochs", type=int, nargs="+", default=[1, 3], help="over each rollout: a row of the table each"
     )
+    parser.add_argument("--prompts", type=int, default=32, help="of a step")
+    parser.add_argument("--n", type=int, default=8, help="completions of a prompt")
+    parser.add_argument("--new-tokens", type=int, default=40, help="of a completion, at most")
+    parser.add_argument("--prompt-tokens", type=int, default=0, help="put other prompts before each until it has them")
     parser.add_argument("--steps", type=int, default=9, help="steps of a run; the first does not count")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each; who goes first changes every round")
     parser.add_argument("--cores", type=int, default=2, help="cores and threads of each")
@@ -70,7 +74,7 @@ def main() -> None:
                     run = contestant(Path(folder), epochs, options)
                 runs[contestant].append(run)
                 print(f"{contestant.__name__}, {epochs} epochs:", *(f"{s:.2f}" for s in run.seconds), flush=True)
-        rows.append(row(epochs, runs[ours], runs[trl]))
+        rows.append(row(epochs, options.prompts * options.n, runs[ours], runs[trl]))
     versions = runs[ours][0].versions | {f"TRL's {name}": found for name, found in runs[trl][0].versions.items()}
     print(", ".join(f"{name} {found}" for name, found in versions.items()))
     print("| epochs | ours: s a step | completions/s | tokens | TRL: s a step | completions/s | tokens | ratio |")
@@ -78,25 +82,35 @@ def main() -> None:
     print("\n".join(rows))
 
 
-def row(epochs: int, mine: list[Run], theirs: list[Run]) -> str:
+def row(epochs: int, completions: int, mine: list[Run], theirs: list[Run]) -> str:
     """The median step of the least disturbed run of each: other work on the machine only ever slows one down."""
     seconds, cells = [], []
     for runs in (mine, theirs):
         seconds.append(min(statistics.median(run.seconds) for run in runs))
         length = statistics.mean(length for run in runs for length in run.lengths)
-        cells.append(f"{seconds[-1]:.2f} | {PROMPTS * N / seconds[-1]:.0f} | {length:.1f}")
+        cells.append(f"{seconds[-1]:.2f} | {completions / seconds[-1]:.0f} | {length:.1f}")
     return f"| {epochs} | {cells[0]} | {cells[1]} | {seconds[1] / seconds[0]:.2f} |"
 
 
 def ours(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
     """A run of this package, read from its log."""
+    data = folder / "prompts.jsonl"
+    data.write_text("".join(json.dumps({"input": prompt, "label": ""}) + "\n" for prompt in prompts(options)))
+    completions = options.prompts * options.n
     command = [
         *(sys.executable, "-m", "openrlhf_maxk.cli.train"),
-        *("--actor.model_name_or_path", options.model, "--reward.remote_url", HERE / "reward.py", "--maxk.k", N // 2),
-        *("--data.prompt_dataset", options.problems / "train.jsonl", "--data.input_key", "input"),
-        *("--data.label_key", "label", "--data.max_samples", PROMPTS * options.steps, "--data.max_len", MAX_LEN),
-        *("--rollout.n_samples_per_prompt", N, "--rollout.batch_size", PROMPTS),
-        *("--rollout.micro_batch_size", PROMPTS * N, "--rollout.max_new_tokens", NEW_TOKENS),
+        *(
+            "--actor.model_name_or_path",
+            options.model,
+            "--reward.remote_url",
+            HERE / "reward.py",
+            "--maxk.k",
+            options.n // 2,
+        ),
+        *("--data.prompt_dataset", data, "--data.input_key", "input", "--data.label_key", "label"),
+        *("--data.max_len", 56 + options.prompt_tokens + options.new_tokens),
+        *("--rollout.n_samples_per_prompt", options.n, "--rollout.batch_size", options.prompts),
+        *("--rollout.micro_batch_size", completions, "--rollout.max_new_tokens", options.new_tokens),
         *("--rollout.temperature", 1.0, "--rollout.top_p", 1.0),
         *("--train.batch_size", TRAIN_BATCH, "--train.micro_batch_size", TRAIN_BATCH, "--train.max_epochs", epochs),
         *("--algo.kl.init_coef", 0, "--actor.eps_clip", 0.2, "--actor.adam.lr", LEARNING_RATE),
@@ -118,16 +132,14 @@ def ours(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
 
 def trl(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
     """A run of TRL, as its side has written it down."""
-    with (options.problems / "train.jsonl").open() as file:
-        prompts = [json.loads(line)["input"] for line, _ in zip(file, range(PROMPTS * options.steps), strict=False)]
     settings = {
         "folder": str(folder / "out"),
         "model": str(options.model.resolve()),
-        "prompts": prompts,
-        "n": N,
-        "completions": PROMPTS * N,
+        "prompts": prompts(options),
+        "n": options.n,
+        "completions": options.prompts * options.n,
         "train_batch": TRAIN_BATCH,
-        "max_new_tokens": NEW_TOKENS,
+        "max_new_tokens": options.new_tokens,
         "epochs": epochs,
         "steps": options.steps,
         "learning_rate": LEARNING_RATE,
@@ -138,6 +150,23 @@ def trl(folder: Path, epochs: int, options: argparse.Namespace) -> Run:
     execute([options.trl_python, HERE / "trl_grpo.py", folder / "settings.json", folder / "measured.json"])
     measured = json.loads((folder / "measured.json").read_text())
     return checked(measured["seconds"], measured["lengths"], measured["versions"], options.steps)
+
+
+def prompts(options: argparse.Namespace) -> list[str]:
+    """One for each step and prompt; long ones begin with others, as a few-shot prompt does with examples."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    texts = [json.loads(line)["input"] for line in (options.problems / "train.jsonl").open()]
+    sizes = [len(tokenizer(text)["input_ids"]) for text in texts]
+    made = []
+    for i in range(options.prompts * options.steps):
+        first, tokens = i, sizes[i % len(texts)]
+        while tokens < options.prompt_tokens:
+            first += 1
+            tokens += sizes[first % len(texts)]
+        made.append("".join(texts[j % len(texts)] for j in range(first, i - 1, -1)))
+    return made
 
 
 def between(ends: list[float]) -> list[float]:

@@ -91,6 +91,7 @@ def score_once(options: argparse.Namespace) -> None:
     from openrlhf_maxk.problems.record import Problem, Test
     from openrlhf_maxk.problems.store import write_problems
     from openrlhf_maxk.problems.verdict import ProgramResult, TestResult, Verdict
+    from openrlhf_maxk.rewards.scoring.health import Health
 
     rng = random.Random(0)
     verdicts = [Verdict.PASSED, Verdict.WRONG, Verdict.CRASHED, Verdict.CPU_TIMEOUT]
@@ -122,7 +123,7 @@ def score_once(options: argparse.Namespace) -> None:
         execute(run, problems, Runner(), lambda completion: completion, options.samples)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        scores = score(run, problems, options.samples)
+        scores = score(run, problems, options.samples, Health())
         read = time.perf_counter() - start
         write_scores(run, scores, plan)
         total = time.perf_counter() - start

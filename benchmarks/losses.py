@@ -42,6 +42,7 @@ from openrlhf_maxk.problems.store import ProblemStore  # noqa: E402
 PROMPTS, N, K, STEPS, NEW_TOKENS = 32, 8, 4, 20, 40
 GROUPS_A_STEP, KL, EVALUATED = 16, 0.01, 32
 SHOWN = (1, 4, 8, 32)
+SETTING = ("seed", "epochs", "rate", "objective", "loss", "baseline", "aggregate", "eps_clip")
 
 
 def main() -> None:
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=["ppo", "sequence_clip", "score"])
     parser.add_argument("--baselines", nargs="+", default=["marginal", "leave_one_out"])
     parser.add_argument("--aggregates", nargs="+", default=["constant"])
+    parser.add_argument("--eps-clips", type=float, nargs="+", default=[0.2])
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-4, 5e-5])
     parser.add_argument("--epochs", type=int, nargs="+", default=[10, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -59,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = [
-        dict(zip(("seed", "epochs", "rate", "objective", "loss", "baseline", "aggregate"), values, strict=True))
+        dict(zip(SETTING, values, strict=True))
         for values in itertools.product(
             options.seeds,
             options.epochs,
@@ -68,6 +70,7 @@ def main() -> None:
             options.losses,
             options.baselines,
             options.aggregates,
+            options.eps_clips,
         )
     ]
     part, parts = map(int, options.part.split("/"))
@@ -88,7 +91,7 @@ def table(records: list[dict[str, Any]], settings: list[dict[str, Any]]) -> None
         if record["setting"] in settings:
             by_setting[tuple(list(record["setting"].items())[1:])].append(record)
     names = [*(f"max@{k}" for k in SHOWN), "pass@1", "pass@32", "entropy", "ess", "clipped"]
-    print("| epochs, rate, objective, loss, baseline, aggregate | seeds | " + " | ".join(names) + " |")
+    print(f"| {', '.join(SETTING[1:])} | seeds | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 2) + "|")
     for key, same in by_setting.items():
         cells = [f"{statistics.mean(record[name] for record in same):.3f}" for name in names]
@@ -136,14 +139,16 @@ class Benchmark:
     def load(self) -> Any:
         return AutoModelForCausalLM.from_pretrained(self.model_folder, dtype=torch.float32, attn_implementation="sdpa")
 
-    def run(self, seed: int, epochs: int, rate: float, objective: str, **maxk: Any) -> dict[str, float]:
+    def run(
+        self, seed: int, epochs: int, rate: float, objective: str, eps_clip: float, **maxk: Any
+    ) -> dict[str, float]:
         """Train with one setting, then measure."""
         started = time.perf_counter()
         torch.manual_seed(seed)
         options = MaxKOptions.make(objective=objective, k=K, **maxk)
         model = self.load()
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
-        loss_fn = GroupPolicyLoss(PolicyLoss(), options)
+        loss_fn = GroupPolicyLoss(PolicyLoss(eps_clip, eps_clip), options)
         order = torch.randperm(len(self.train)).tolist()
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for step in range(STEPS):

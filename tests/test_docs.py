@@ -18,6 +18,8 @@ from openrlhf_maxk.objectives import get_objective, objective_names
 from openrlhf_maxk.objectives.strategy import Kind
 from openrlhf_maxk.options import table, validation
 from openrlhf_maxk.options.maxk import MaxKOptions, add_arguments
+from openrlhf_maxk.problems.record import Problem, Test
+from openrlhf_maxk.problems.store import write_problems
 from openrlhf_maxk.rewards.request import RewardRequest
 from openrlhf_maxk.rewards.scoring.scorers import FunctionScorer
 from openrlhf_maxk.upstream.command_line import upstream_parser
@@ -195,9 +197,9 @@ def test_the_strategies_of_the_guide_are_those_there_are():
 
 @pytest.fixture
 def data(tmp_path):
+    write_problems(tmp_path, [Problem(str(i), "", (Test("", ""),)) for i in range(8)])
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    (tmp_path / "store.json").write_text("{}")
     pipeline.make_data(tmp_path / "train.jsonl", 8)
     return tmp_path
 

@@ -24,6 +24,7 @@ problems.sources.options
 problems.sources.source
 problems.sources.reading
 problems.sources.conversion
+problems.sources.formats
 problems.sources.datasets
 problems.sources.preparation   problems.sources
 rewards.request   rewards.judging

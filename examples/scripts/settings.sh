@@ -46,7 +46,7 @@ train_options+=(
     --data.prompt_dataset "$DATA/train.jsonl" --data.input_key input --data.label_key label
     --maxk.problems "$DATA" --maxk.objective "$OBJECTIVE"
     --rollout.temperature 1.0 --rollout.top_p 1.0 --rollout.max_new_tokens "$MAX_NEW_TOKENS"
-    --actor.eps_clip 0.2 --algo.kl.init_coef 0.01 --algo.kl.use_loss --algo.kl.estimator k3
+    --algo.kl.init_coef 0.01 --algo.kl.use_loss --algo.kl.estimator k3
     --ckpt.output_dir "$OUT/model" --ckpt.path "$OUT/checkpoints" --ckpt.load_enable --ckpt.max_num 2
     --logger.tensorboard_dir "$OUT/tensorboard"
 )

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their developers
     errors = known_errors()
+    plan = None
     try:
         plan = make_plan(options)
         print(
@@ -39,16 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{plan.samples} samples each, max@k and pass@k"
         )
         evaluation = run_plan(plan, options)
+        written = results_for(options.results_for, plan, evaluation)
     except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {reason(error)}. What was done is kept", file=sys.stderr)
+        print(f"error: {reason(error)}{'. What was done is kept' if plan else ''}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     report(plan, evaluation)
+    for path in written:
+        print(f"for other tools: {path}")
     return 0
 
 
@@ -76,6 +80,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         "split": options.split,
         "model": options.model,
         "completions": options.completions,
+        "ids": options.ids,
         "openrlhf_maxk": __version__,
     }
     return Plan(
@@ -103,10 +108,19 @@ def run_plan(plan: Plan, options: argparse.Namespace) -> Evaluation:
     return evaluate(plan, options.out, runner, extract_program)
 
 
+def results_for(tools: Sequence[str], plan: Plan, evaluation: Evaluation) -> list[Path]:
+    """Write the results as other tools write theirs; returns the files."""
+    from openrlhf_maxk.evaluation.scoring.foreign_results import write_results
+    from openrlhf_maxk.rewards.scoring.extraction import extract_program
+
+    return write_results(evaluation.run, plan.problems, plan.samples, tools, extract_program)
+
+
 def report(plan: Plan, evaluation: Evaluation) -> None:
-    """Print the tables, and where everything is."""
+    """Print the health of the samples, the tables, and where everything is."""
     from openrlhf_maxk.evaluation.reports.tables import print_tables
 
+    print(*evaluation.health.lines(), sep="\n")
     print_tables({plan.name: evaluation.scores}, plan.ks)
     if evaluation.execution.failed:
         print(
@@ -163,10 +177,14 @@ def _check_lengths(tokens: dict[str, list[int]], new_tokens: int, context: int |
 
 
 def _from_file(options: argparse.Namespace, problems: ProblemSet, sampling: Sampling) -> tuple:
-    from openrlhf_maxk.evaluation.samples.completions import CompletionsFile, Fields
-    from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet, ProblemSetError
+    from openrlhf_maxk.evaluation.samples.completions import CompletionsFile
+    from openrlhf_maxk.evaluation.samples.files.formats import Fields
+    from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet, ProblemSetError, load_problem_set
 
-    source = CompletionsFile.open(options.completions, problems, Fields(options.id_field, options.completion_field))
+    fields = Fields(options.id_field, options.completion_field)
+    order = None if options.limit is None else load_problem_set(options.problems, options.split).ids
+    source = CompletionsFile.open(options.completions, problems, fields, ids=options.ids, order=order)
+    print("\n".join(source.report()))
     missing = source.missing()
     if missing and not options.only_given:
         raise ProblemSetError(
@@ -228,13 +246,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="what tables call it (the model's name)")
     parser.add_argument("--samples", type=positive, help="samples of each problem (64; all that a file has)")
     parser.add_argument("--k", type=positive, nargs="+", help="values of k to report (1, 2, 4, ... samples)")
+    parser.add_argument(
+        "--results-for",
+        nargs="+",
+        choices=("evalplus", "livecodebench"),
+        default=[],
+        help="write the results as these tools write theirs as well",
+    )
 
     group = parser.add_argument_group("where samples come from (--model, --completions, or --endpoint with --model)")
     group.add_argument("--model", help="Hugging Face folder, or a model of the hub")
     group.add_argument("--revision", help="of a model of the hub")
-    group.add_argument("--completions", help="JSONL file of samples made elsewhere: a problem's id and a completion")
-    group.add_argument("--id-field", help="its field of the problem's id")
+    group.add_argument(
+        "--completions",
+        help="samples made elsewhere, in any format of docs/evaluation.md: such as JSON lines of a problem's id and a "
+        "completion, or what evalplus, LiveCodeBench, lm-eval, lighteval, inspect and verl write",
+    )
+    group.add_argument("--id-field", help="its field of the problem's id (a.b: field b of the object a)")
     group.add_argument("--completion-field", help="its field of the completion, or list of completions")
+    group.add_argument("--ids", help="file of problem ids, in the order in which a file without ids has its problems")
     group.add_argument("--only-given", action="store_true", help="leave out problems that the file does not have")
     group.add_argument("--endpoint", help="URL of an OpenAI-compatible service (key: OPENAI_API_KEY)")
     group.add_argument("--concurrency", type=positive, default=32, help="requests to it at once")
@@ -284,6 +314,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--completions goes with neither --model nor --endpoint")
     if options.completions is None and options.model is None:
         parser.error("one of --model and --completions is needed")
+    if options.completions is None and options.ids is not None:
+        parser.error("--ids goes with --completions")
     samples = options.samples or (64 if options.completions is None else None)
     if options.k is not None and samples is not None and max(options.k) > samples:
         parser.error(f"--k {max(options.k)} needs at least as many --samples, not {samples}")

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 for a folder that is complete, 1 for an error, 2 for wrong options."""
     parser = build_parser()
     namespace = parser.parse_args(arguments)
-    source_type = SOURCES[namespace.data_set]
+    source_type = namespace.source_type
+    if place := getattr(namespace, "place", ""):
+        vars(namespace).update(source_type.options_type.located(place))
     try:
         options = read_options(namespace, source_type.options_type)
     except ValueError as e:
@@ -77,7 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     for name, source_type in SOURCES.items():
         doc = (sys.modules[source_type.__module__].__doc__ or "").split("\n")[0]
         usage = f"{parser.prog} {name} --out DIR [--source FILES] [options]"
-        command = commands.add_parser(name, help=doc, description=doc, usage=usage)
+        command = commands.add_parser(name, aliases=source_type.aliases, help=doc, description=doc, usage=usage)
+        command.set_defaults(source_type=source_type)
+        if hasattr(source_type.options_type, "located"):
+            command.add_argument(
+                "place", nargs="?", default="", metavar="FILE", help="file, folder, or name on the hub"
+            )
         add_options(command, source_type.options_type)
     return parser
 

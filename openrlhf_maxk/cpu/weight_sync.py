@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import torch
 from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -35,7 +38,9 @@ class CPUWorkerWrap(WorkerWrap):
     """The methods OpenRLHF adds to vLLM's worker, on CPU.
 
     vLLM packs weights for the CPU when it has loaded them, so single tensors cannot be loaded again: they are
-    collected, and loaded all at once when the last one has arrived (upstream marks it with ``empty_cache``).
+    collected, and loaded all at once when the last one has arrived (upstream marks it with ``empty_cache``). What is
+    packed is a copy, and vLLM makes it anew for layers that were sent weights: an output layer that shares those of the
+    embedding is sent none.
     """
 
     def init_process_group(
@@ -51,5 +56,28 @@ class CPUWorkerWrap(WorkerWrap):
         self._weight_group.broadcast(weight, src=0)
         self._weights[name] = weight
         if empty_cache:
-            self.reload_weights(weights_iterator=iter(self._weights.items()))
+            self._load(self._weights)
             self._weights = {}
+
+    def _load(self, weights: dict[str, torch.Tensor]) -> None:
+        """Raises RuntimeError for a model that does not take them all: vLLM itself keeps the old ones, and warns."""
+        model = self.get_model()
+        missing = {name for name, _ in model.named_parameters()}
+        load = model.load_weights
+
+        def noted(weights: Iterable[tuple[str, torch.Tensor]]) -> set[str] | None:
+            loaded = load(weights)
+            missing.difference_update(missing if loaded is None else loaded)
+            return loaded
+
+        with mock.patch.object(model, "load_weights", noted):
+            self.reload_weights(weights_iterator=iter(weights.items()))
+        if missing:
+            raise RuntimeError(
+                f"vLLM's {type(model).__name__} got no new {min(missing)} from the learner (and {len(missing) - 1} "
+                "more): rollouts would go on with the old ones. vLLM does not know all of the names that transformers "
+                "has for this kind of model, as with mixtures of experts"
+            )
+        for module in model.modules():
+            if isinstance(module, ParallelLMHead):
+                module.quant_method.process_weights_after_loading(module)

@@ -22,6 +22,7 @@ from openrlhf_maxk.evaluation.statistics.scores import Scores, shown_ks
 from openrlhf_maxk.evaluation.statistics.summary import summarise
 from openrlhf_maxk.problems.atomic import new_folder
 from openrlhf_maxk.rewards.scoring import extraction
+from openrlhf_maxk.rewards.scoring.health import Health
 
 SUMMARY = "summary.json"
 CURVES = "curves.png"
@@ -72,6 +73,7 @@ class Evaluation:
     run: RunFolder
     scores: Scores
     execution: Execution
+    health: Health
 
 
 def evaluate(
@@ -92,11 +94,12 @@ def evaluate(
         generate(run, plan.sampler, plan.prompts, plan.samples, plan.sampling.seed)
         with runner() as running:
             execution = execute(run, plan.problems, running, extract, plan.samples)
-        scores = score(run, plan.problems, plan.samples)
+        health = Health()
+        scores = score(run, plan.problems, plan.samples, health)
         _check_unscored(scores, plan, execution)
         write_scores(run, scores, plan)
         run.mark_latest()
-    return Evaluation(run, scores, execution)
+    return Evaluation(run, scores, execution, health)
 
 
 def write_scores(run: RunFolder, scores: Scores, plan: Plan) -> None:

@@ -13,11 +13,14 @@ from openrlhf_maxk.evaluation.during_training import check_best_metric
 from openrlhf_maxk.experience.group import without_fillers
 from openrlhf_maxk.learner.schedule import optimizer_steps_of_run, progress
 from openrlhf_maxk.options.maxk import options_of
+from openrlhf_maxk.rewards.scoring.health import MOST, TEXTS, Ailment, excerpt
 from openrlhf_maxk.upstream.seams import Upstream
 
 logger = init_logger(__name__)
 
 MOST_CLIPPED = 0.01  # of the tokens, before it is said
+SAID_ALREADY = ("reward", "response_length", "truncated")
+"""What OpenRLHF's learner averages over its micro-batches, and ``rollout/*`` says under a fuller name."""
 
 
 class GroupController(Upstream):
@@ -32,6 +35,8 @@ class GroupController(Upstream):
         self.total_steps = max(1, steps * arguments.train.num_episodes)
         self.console = Console.of(arguments)
         self._warned: set[str] = set()
+        if self.wandb_logger:
+            _draw_evaluations_over_steps(self.wandb_logger.handle)
         check_best_metric(arguments.ckpt.best_metric_key, self.eval_dataloader, arguments.eval.n_samples_per_prompt)
 
     def fit(self, global_step: int = 0) -> None:
@@ -61,11 +66,11 @@ class GroupController(Upstream):
         return states
 
     def train_step(self, rollout_samples: Any, global_step: int) -> tuple[dict[str, Any], int]:
-        """One step, with k as the schedule says for it."""
+        """One step, with k as the schedule says for it; each metric has one name."""
         status, global_step = super().train_step(rollout_samples, global_step)
         self._set_progress(global_step)
         self._warn_of(status, global_step)
-        return status, global_step
+        return {name: value for name, value in status.items() if name not in SAID_ALREADY}, global_step
 
     def _set_progress(self, global_step: int) -> None:
         maker, sampler = self.experience_maker, self.samples_generator
@@ -95,6 +100,17 @@ class GroupController(Upstream):
                 "fallback",
                 f"step {global_step}: the ratios of {fallen:.1%} of the completions say too little (--maxk.min_ess "
                 f"{self.maxk.min_ess}); their groups are taken as on-policy (maxk/ratio_fallback)",
+            )
+
+        shares = {ailment: status.get(f"reward/{ailment}", 0.0) for ailment in Ailment}
+        if sum(shares.values()) > MOST:
+            worst = max(shares, key=shares.__getitem__)
+            example = self.samples_generator.counts.ailing.get(worst)
+            self._warn(
+                "health",
+                f"step {global_step}: {sum(shares.values()):.0%} of the completions get nothing before any test has a "
+                f"say (reward/*); most of them are completions {TEXTS[worst]}"
+                + (f", such as {excerpt(example)}" if example is not None else ""),
             )
 
     def _warn(self, kind: str, text: str) -> None:
@@ -130,3 +146,9 @@ class GroupController(Upstream):
         logs = super().evaluate(global_step, **generate_kwargs)
         self.console.send("evaluation", step=global_step, metrics=logs)
         return logs
+
+
+def _draw_evaluations_over_steps(wandb: Any) -> None:
+    """OpenRLHF ties ``eval/*`` to ``eval/epoch``, which it never logs: W&B would draw nothing (OpenRLHF #1281)."""
+    wandb.define_metric("eval/global_step")
+    wandb.define_metric("eval/*", step_metric="eval/global_step", step_sync=True, overwrite=True)

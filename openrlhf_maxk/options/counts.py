@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,20 +91,16 @@ def _batches(args: Any) -> Iterator[str]:
     prompts, rows = args.rollout.batch_size, args.rollout.micro_batch_size
     batch, micro = args.train.batch_size, args.train.micro_batch_size
     by_tokens = args.train.dynamic_batch_enable
+    reasons = []
     if batch % (ranks * n):
-        yield (
-            f"--train.batch_size {batch} does not hold whole groups of {n} on each of {ranks} learner ranks: "
-            f"make it a multiple of {ranks * n}"
-        )
+        reasons.append(f"does not hold whole groups of {n} on each of {ranks} learner ranks")
     if batch % (ranks * micro) and not by_tokens:
-        yield (
-            f"--train.batch_size {batch} is not a multiple of {ranks} learner ranks × --train.micro_batch_size {micro}"
-        )
+        reasons.append(f"is not a multiple of {ranks} learner ranks × --train.micro_batch_size {micro}")
     if prompts * n % batch:
-        yield (
-            f"--rollout.batch_size {prompts} × {n} samples is not a multiple of --train.batch_size "
-            f"{batch}: the rest would be a smaller optimizer step"
-        )
+        reasons.append(f"does not divide --rollout.batch_size {prompts} × {n} samples into equal optimizer steps")
+    if reasons:
+        unit = ranks * (n if by_tokens else math.lcm(n, micro))
+        yield f"--train.batch_size {batch} {', and '.join(reasons)}: {_fitting(batch, unit, prompts, n)}"
     if prompts < ranks:
         yield f"--rollout.batch_size {prompts} gives some of the {ranks} learner ranks no group"
     elif prompts * n // rows < ranks and not by_tokens:
@@ -114,6 +111,14 @@ def _batches(args: Any) -> Iterator[str]:
     generate = args.rollout.vllm_generate_batch_size
     if generate and generate != prompts:
         yield f"--rollout.vllm_generate_batch_size {generate}: leave it out; it must equal --rollout.batch_size"
+
+
+def _fitting(batch: int, unit: int, prompts: int, n: int) -> str:
+    """The nearest size of an optimizer step that is a multiple of ``unit`` and divides the samples of a rollout."""
+    sizes = [size for size in range(unit, prompts * n + 1, unit) if not prompts * n % size]
+    if sizes:
+        return f"make it {min(sizes, key=lambda size: abs(size - batch))}"
+    return f"make it {unit}, and --rollout.batch_size a multiple of {unit // n}"
 
 
 def _models(args: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_maxk.options.maxk import MaxKOptions
-from openrlhf_maxk.problems.store import INDEX
+from openrlhf_maxk.problems.store import INDEX, ProblemStore, StoreError
 from openrlhf_maxk.rewards.execution.backends import SANDBOX, is_remote
 from openrlhf_maxk.rewards.request import MATH
 
@@ -24,14 +24,7 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
         yield "--actor.model_name_or_path is missing: a Hugging Face model folder or name"
     else:
         yield from _model(args.actor.model_name_or_path)
-    if not args.data.prompt_dataset:
-        yield "--data.prompt_dataset is missing: a JSONL or Parquet file, or a dataset's name"
-    else:
-        for path in args.data.prompt_dataset.split(","):
-            yield from _data(path.strip(), args)
-    if args.eval.dataset:
-        for path in args.eval.dataset.split(","):
-            yield from _data(path.strip(), args)
+    problems: ProblemStore | None = None
     if maxk.problems and not Path(maxk.problems).is_dir():
         yield f"--maxk.problems {maxk.problems} is not a folder"
     elif maxk.problems and not (Path(maxk.problems) / INDEX).is_file():
@@ -39,6 +32,16 @@ def inputs(args: Any, maxk: MaxKOptions) -> Iterator[str]:
             f"--maxk.problems {maxk.problems} holds no problems: it has no {INDEX}; "
             "python -m openrlhf_maxk.cli.prepare makes such a folder"
         )
+    elif maxk.problems:
+        try:
+            problems = ProblemStore(maxk.problems)
+        except StoreError as error:
+            yield f"--maxk.problems {maxk.problems}: {error}"
+    if not args.data.prompt_dataset:
+        yield "--data.prompt_dataset is missing: a JSONL or Parquet file, or a dataset's name"
+    for option in (args.data.prompt_dataset, args.eval.dataset):
+        for path in filter(None, (option or "").split(",")):
+            yield from _data(path.strip(), args, problems)
     yield from _rewards(args, maxk)
 
 
@@ -128,8 +131,8 @@ def _model(name: str) -> Iterator[str]:
         yield f"--actor.model_name_or_path {name} is not a model folder: it has no config.json"
 
 
-def _data(path: str, args: Any) -> Iterator[str]:
-    """The first record of a JSON lines file must have the fields that the options name; every line must be a record."""
+def _data(path: str, args: Any, problems: ProblemStore | None) -> Iterator[str]:
+    """Every line of a JSON lines file must be a record with the fields that the options name, of a known problem."""
     file = Path(path)
     if not path.endswith((".jsonl", ".json")):
         named_as_file = _is_local(path) or path.count("/") > 1 or path.endswith((".parquet", ".csv", ".arrow"))
@@ -145,7 +148,7 @@ def _data(path: str, args: Any) -> Iterator[str]:
             if not line.strip():
                 continue
             records += 1
-            problem = _record_error(line, args)
+            problem = _record_error(line, args, problems)
             if problem:
                 yield f"data {path}, line {number}: {problem}"
                 return
@@ -153,7 +156,7 @@ def _data(path: str, args: Any) -> Iterator[str]:
         yield f"data {path} is empty"
 
 
-def _record_error(line: str, args: Any) -> str | None:
+def _record_error(line: str, args: Any, problems: ProblemStore | None) -> str | None:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -163,6 +166,12 @@ def _record_error(line: str, args: Any) -> str | None:
     for option, key in (("--data.input_key", args.data.input_key), ("--data.label_key", args.data.label_key)):
         if key is not None and key not in record:
             return f"no field {key!r} ({option}); it has {', '.join(map(repr, record))}"
+    label = record.get(args.data.label_key)
+    is_known = isinstance(label, str) and problems is not None and label in problems
+    if problems is not None and args.data.label_key is not None and not is_known:
+        return (
+            f"{args.data.label_key!r} {str(label)[:80]!r} is not the id of a problem in --maxk.problems {problems.path}"
+        )
     return None
 
 

@@ -35,6 +35,7 @@ class TestResult:
     wall_seconds: float = 0.0
     detail: str = ""  # for people: the last line of a traceback, the signal, what differed
     output: bytes = b""  # what was printed, cut to a few hundred bytes; the signature of the behaviour
+    answer: bytes = b""  # a digest of all that it printed or returned, the same for equal ones; empty if it ended badly
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from openrlhf_maxk.experience.advantages import group_advantages
 from openrlhf_maxk.experience.group import Group, minimum_size
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rewards.request import Reward, RewardRequest
+from openrlhf_maxk.rewards.scoring.health import Ailment
 from openrlhf_maxk.rewards.serving.pool import RewardPool
 from openrlhf_maxk.upstream.seams import Upstream
 
@@ -39,6 +40,7 @@ class RolloutCounts:
     dropped_groups: int = 0  # too few completions left
     filtered_groups: int = 0  # by dynamic filtering
     reward_logs: dict[str, list[float]] = field(default_factory=dict)
+    ailing: dict[Ailment, str] = field(default_factory=dict)  # a completion of each ailment
     reward_wait_seconds: float = 0.0  # when nothing was left to generate
 
     def metrics(self) -> dict[str, float]:
@@ -203,6 +205,9 @@ class GroupSampling(Upstream):
                 response.update(reward=reward.reward, scores=reward.score, extra_logs={})
                 for name, value in reward.logs.items():
                     counts.reward_logs.setdefault(name, []).append(value)
+                for ailment in Ailment:
+                    if reward.logs.get(ailment):
+                        counts.ailing.setdefault(ailment, response["completion"])
         if rewards is not None or self.args.train.agent_func_path:  # a reward model scores later
             responses = [response for response in responses if _is_number(response["reward"])]
         lost = n - len(responses)

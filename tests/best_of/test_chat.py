@@ -276,7 +276,7 @@ def test_who_leaves_while_programs_run_stops_them():
         connection = leave(server, body())
         assert until(lambda: len(runner.ran) >= 2)
         connection.close()
-        assert until(lambda: not server._connections)
+        assert until(lambda: not server._guests)
         ran = len(runner.ran)
         time.sleep(1.0)
         assert len(runner.ran) == ran < 20

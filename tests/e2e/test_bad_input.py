@@ -10,7 +10,7 @@ BAD = {
     "missing model": ({"actor__model_name_or_path": "/nowhere/model"}, "--actor.model_name_or_path"),
     "k too large": ({"maxk__k": 5}, "--maxk.k 5"),
     "unknown objective": ({"maxk__objective": "best"}, "offpolicy_bon"),
-    "batch without whole groups": ({"train__batch_size": 30}, "multiple of 4"),
+    "batch without whole groups": ({"train__batch_size": 30}, "does not hold whole groups of 4"),
     "async": ({"train__async_enable": True}, "--train.async_enable"),
     "no rewards": ({"reward__remote_url": None}, "--maxk.problems"),
     "missing reward file": ({"reward__remote_url": "nowhere.py"}, "nowhere.py"),

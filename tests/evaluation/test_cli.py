@@ -13,6 +13,7 @@ import pytest
 from openrlhf_maxk.cli import compare, evaluate
 from openrlhf_maxk.evaluation.reports import paper
 from openrlhf_maxk.evaluation.scoring.scores_file import load_scores
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS
 from openrlhf_maxk.problems.record import Problem, Test
 from openrlhf_maxk.problems.store import write_problems
 from openrlhf_maxk.rewards.execution.executor import Executor
@@ -88,6 +89,8 @@ def test_from_completions_to_a_report(folder, capsys):
     assert re.search(r"max@4\s*│ 0\.375", out)  # one problem solved, a quarter of the tests of the five others
     assert re.search(r"pass@4\s*│ 0\.167", out)
     assert "saved in" in out
+    assert out.index("health of 24 samples: 6 without a program, 0 that do not compile, 0 that") < out.index("max@4")
+    assert "without a program, such as codecontests/1, sample 3: 'I give up.'" in out
     scores = load_scores(folder / "out_weak" / "latest" / "scores")
     assert scores.rewards.tolist()[:4] == [0.25, 0.25, 1.0, 0.0]
     assert scores.details.programs.tolist()[:4] == [0, 0, 1, -1]
@@ -99,7 +102,7 @@ def test_from_completions_to_a_report(folder, capsys):
     files = {path.name for path in (folder / "report").iterdir()}
     assert files == {"report.html", "tables.md", "tables.tex", "comparisons.csv", "curves.csv", "figures"}
     figures = {path.stem for path in (folder / "report" / "figures").iterdir()}
-    sets = {f"{name}_{metric}" for name in ("codecontests", "mbpp") for metric in ("max", "pass")}
+    sets = {f"{name}_{metric}" for name in ("codecontests", "mbpp") for metric in METRICS}
     assert figures == {"curves", "entropy", "solved"} | sets
     page = Page((folder / "report" / "report.html").read_text())
     assert page.open == []
@@ -113,6 +116,20 @@ def test_from_completions_to_a_report(folder, capsys):
     assert '"temperature": 1.0' in text
 
 
+def test_samples_that_no_test_has_a_say_in_are_counted_again_from_what_is_kept(folder, capsys):
+    """The second run executes nothing; asked for fewer samples, it counts fewer."""
+    bad = {0: "```python\ndef f(:\n```", 1: "```python\nimport no_such_module\n```", 2: RIGHT, 3: "No."}
+    with open(folder / "bad.jsonl", "w") as file:
+        for name in ("codecontests/1", "mbpp/2"):
+            for text in bad.values():
+                file.write(json.dumps({"problem": name, "completion": text}) + "\n")
+    for samples, counts in ((4, "8 samples: 2 without a program, 2 that do not compile, 2"), (2, "4 samples: 0 w")):
+        assert run_evaluate(folder, "bad", "--only-given", "--samples", str(samples)) == 0
+        assert f"health of {counts}" in (out := capsys.readouterr().out)
+        assert "SyntaxError: invalid syntax, in '```python\\ndef f(:" in out
+        assert "ModuleNotFoundError: No module named 'no_such_module', in" in out
+
+
 def test_the_prompt_is_shown_as_text_not_as_markup(folder):
     """The evaluation of a model records its prompts; a statement may hold anything."""
     run_evaluate(folder, "strong")
@@ -124,7 +141,7 @@ def test_the_prompt_is_shown_as_text_not_as_markup(folder):
     assert compare.main([str(folder / "out_weak"), str(folder / "out_strong"), "--out", str(folder / "report")]) == 0
     html = (folder / "report" / "report.html").read_text()
     assert "&lt;script&gt;x" in html
-    assert "<script" not in html
+    assert "<script>x" not in html
 
 
 def test_one_evaluation_alone_makes_a_report(folder):
@@ -175,7 +192,9 @@ def test_options_that_do_not_go_together(folder, capsys):
 def test_missing_input(folder, capsys, arguments, message):
     arguments = [argument.replace("{}", str(folder)) for argument in arguments]
     assert evaluate.main([*arguments, "--out", str(folder / "out")]) == 1
-    assert message.replace("{}", str(folder)) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message.replace("{}", str(folder)) in said
+    assert "is kept" not in said  # nothing was done
     assert not (folder / "out").exists()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from openrlhf.utils.logging_utils import WandbLogger
 
 from openrlhf_maxk.console import CONSOLE
 from openrlhf_maxk.experience.maker import GroupExperience
@@ -15,6 +17,8 @@ from openrlhf_maxk.learner import controller as controller_module
 from openrlhf_maxk.learner.controller import GroupController
 from openrlhf_maxk.learner.schedule import optimizer_steps_of_run, progress
 from openrlhf_maxk.options.maxk import KSchedule
+from openrlhf_maxk.rewards.scoring.health import Ailment
+from openrlhf_maxk.rollout.sampler import RolloutCounts
 
 from .learning import make_arguments
 
@@ -38,9 +42,9 @@ class Upstream:
         self, pretrain: str, strategy: Any, prompts: int, states: dict[str, Any], status: dict[str, Any]
     ) -> None:
         self.args = strategy.args
-        self.prompts_dataloader, self.eval_dataloader = range(prompts), None
+        self.prompts_dataloader, self.eval_dataloader, self.wandb_logger = range(prompts), None, None
         self.order = torch.randperm(100).tolist()  # as upstream's data loader draws it
-        self.samples_generator = SimpleNamespace(consumed=0, k=None, is_exhausted=False)
+        self.samples_generator = SimpleNamespace(consumed=0, k=None, is_exhausted=False, counts=RolloutCounts())
         self.experience_maker: Any = object.__new__(GroupExperience)
         self.experience_maker.args, self.experience_maker.maxk = self.args, SimpleNamespace(k=KSchedule(8, 1))
         self.states, self.status, self.saved = states, status, []
@@ -160,3 +164,47 @@ def test_progress_by_hand():
     assert progress(16, 4, 32, 4) == pytest.approx(16 / 28)
     assert progress(16, 2, 32, 4) == pytest.approx(16 / 24), "a step uses eight: the third of four"
     assert progress(8, 1, 8, 8) == 1
+
+
+def warnings_of(news: News) -> list[str]:
+    return [content["text"] for event, content in news.events if event == "warning"]
+
+
+def test_many_samples_that_no_test_has_a_say_in_are_said_once_with_an_example():
+    made, news = make(32, status={"reward/no_program": 0.2, "reward/not_compiled": 0.35, "reward/crashed_at_once": 0.0})
+    made.samples_generator.counts.ailing[Ailment.NOT_COMPILED] = "def f(:\n<|im_end|>"
+    for step in range(3):
+        made.train_step([], step)
+    assert len(warnings_of(news)) == 1
+    assert warnings_of(news)[0].startswith("step 1: 55% of the completions get nothing")
+    assert "that do not compile, such as 'def f(:\\n<|im_end|>'" in warnings_of(news)[0]
+
+
+def test_few_of_them_are_left_to_the_metrics():
+    made, news = make(32, status={"reward/no_program": 0.5})
+    made.train_step([], 0)
+    assert warnings_of(news) == []
+
+
+def test_a_metric_has_one_name():
+    made, _ = make(32, status={"reward": 1.0, "response_length": 2.0, "truncated": 0.0, "rollout/reward_mean": 1.0})
+    assert made.train_step([], 0)[0] == {"rollout/reward_mean": 1.0}
+
+
+def test_evaluations_are_drawn_over_the_steps_in_wandb(monkeypatch):
+    """OpenRLHF's own logger, whose last word on ``eval/*`` must be a metric that it logs."""
+    steps: dict[str, str | None] = {}
+    logged: set[str] = set()
+    wandb = SimpleNamespace(
+        api=SimpleNamespace(api_key="x"),
+        init=lambda **_: None,
+        Table=lambda **_: None,
+        define_metric=lambda name, step_metric=None, **_: steps.update({name: step_metric}),
+        log=logged.update,
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    names = {"key": "x", "org": None, "project": "p", "group": None, "run_name": "r"}
+    logger = WandbLogger(SimpleNamespace(logger=SimpleNamespace(wandb=SimpleNamespace(**names))))
+    controller_module._draw_evaluations_over_steps(logger.handle)
+    logger.log_eval(3, {"eval_x_max@2": 0.5})
+    assert steps["eval/*"] in logged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -15,6 +16,8 @@ from openrlhf_maxk.experience.sharding import shard
 from openrlhf_maxk.learner.buffer import count_steps
 from openrlhf_maxk.options.maxk import KSchedule
 from openrlhf_maxk.options.validation import BadOptions
+from openrlhf_maxk.problems.record import Problem, Test
+from openrlhf_maxk.problems.store import write_problems
 
 
 def test_a_good_run_passes_and_says_its_options(check):
@@ -46,11 +49,14 @@ REFUSED = {
             "actor__num_gpus_per_node": 2,
             "rollout__batch_size": 3,
         },
-        ["--train.batch_size 12", "groups of 4 on each of 2 learner ranks", "multiple of 8"],
+        [
+            "--train.batch_size 12 does not hold whole groups of 4 on each of 2 learner ranks",
+            "make it 24, and --rollout.batch_size a multiple of 6",
+        ],
     ),
     "micro-batches": (
         {"train__micro_batch_size": 5},
-        ["--train.batch_size 32 is not a multiple of 1 learner ranks × --train.micro_batch_size 5"],
+        ["--train.batch_size 32 is not a multiple of 1 learner ranks × --train.micro_batch_size 5: make it 20, and"],
     ),
     "no micro-batch": ({"train__micro_batch_size": 0}, ["--train.micro_batch_size 0 must be at least 1"]),
     "no forward micro-batch": ({"rollout__micro_batch_size": 0}, ["--rollout.micro_batch_size 0 must be at least 1"]),
@@ -63,7 +69,7 @@ REFUSED = {
     ),
     "a smaller last step": (
         {"rollout__batch_size": 12},
-        ["--rollout.batch_size 12 × 4", "multiple of --train.batch_size 32"],
+        ["--train.batch_size 32 does not divide --rollout.batch_size 12 × 4 samples", "make it 16"],
     ),
     "a rank without a group": (
         {"actor__num_gpus_per_node": 4, "rollout__batch_size": 2, "train__batch_size": 8},
@@ -205,6 +211,45 @@ def test_bad_options_of_this_package_hide_nothing(refused):
     assert [line.split()[0] for line in lines] == [
         *("--maxk.k", "--maxk.delta_clip", "--maxk.max_lost", "--train.batch_size", "--critic.max_norm")
     ]
+
+
+@pytest.mark.parametrize(("label", "known"), [('"mine/1"', True), ('"mine/2"', False), ("1", False), ("[1]", False)])
+@pytest.mark.parametrize("option", ["data__prompt_dataset", "eval__dataset"])
+def test_labels_that_are_no_problems_are_found_before_the_start(refused, tmp_path, option, label, known):
+    write_problems(tmp_path / "problems", [Problem("mine/1", "", (Test("1", "2"),))])
+    rows = ['{"input": "a", "label": "mine/1"}\n', f'{{"input": "b", "label": {label}}}\n']
+    for name, lines in (("good.jsonl", rows[:1]), ("data.jsonl", rows)):
+        (tmp_path / name).write_text("".join(lines))
+    files = {"data__prompt_dataset": str(tmp_path / "good.jsonl"), option: str(tmp_path / "data.jsonl")}
+    lines = refused(maxk__problems=str(tmp_path / "problems"), reward__remote_url=None, **files)
+    assert (
+        [line for line in lines if "data.jsonl, line 2: 'label'" in line and "is not the id" in line] == []
+    ) == known
+
+
+def test_a_damaged_store_is_found_before_the_start(refused, tmp_path):
+    write_problems(tmp_path / "problems", [Problem("mine/1", "", (Test("1", "2"),))])
+    (tmp_path / "problems" / "store.json").write_text("{")
+    lines = refused(maxk__problems=str(tmp_path / "problems"), reward__remote_url=None)
+    assert any(line.startswith(f"--maxk.problems {tmp_path / 'problems'}") for line in lines), lines
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 300), *[st.integers(1, 40)] * 2, *[st.integers(2, 5)] * 2)
+def test_the_advice_on_a_batch_is_one_line_and_enough(refused, batch, micro, prompts, n, ranks):
+    given_ = {"train__micro_batch_size": micro, "rollout__n_samples_per_prompt": n, "actor__num_gpus_per_node": ranks}
+
+    def wrong(size: int, prompts: int) -> list[str]:
+        lines = refused(**given_, train__batch_size=size, rollout__batch_size=prompts, rollout__micro_batch_size=1)
+        return [line for line in lines if line.startswith("--train.batch_size")]
+
+    lines = wrong(batch, prompts)
+    if not lines:
+        return
+    assert len(lines) == 1
+    found = re.search(r": make it (\d+)(?:, and --rollout.batch_size a multiple of (\d+))?$", lines[0])
+    assert found, lines
+    assert not wrong(int(found[1]), int(found[2] or prompts))
 
 
 COUNTS = st.integers(-1, 40)

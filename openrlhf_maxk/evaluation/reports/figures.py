@@ -6,14 +6,17 @@ Matplotlib is imported when a picture is drawn.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
-from openrlhf_maxk.evaluation.statistics.scores import METRICS, Metric, Scores, shown_ks
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS
+from openrlhf_maxk.evaluation.statistics.scores import Scores, shown_ks, shown_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +43,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
+MOST_BANDS = 3  # evaluations; more of them cover each other
+NAME_WIDTH = 40  # letters of a name on a line
+_LINE = 0.19  # inches
+_MOST_COLUMNS = 4
+
+
 def line_style(index: int) -> dict[str, Any]:
     """Colour, marker and dashes of the line with this number."""
     return {
@@ -53,19 +62,25 @@ def plot_curves(
     evaluations: Mapping[str, Scores],
     path: str | os.PathLike[str],
     *,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[str] | None = None,
     ks: npt.ArrayLike | None = None,
     title: str = "",
     confidence: float = 0.95,
 ) -> None:
-    """max@k and pass@k against k (as the paper's Figure 1), with confidence bands.
+    """Metrics against k (max@k and pass@k as the paper's Figure 1), with confidence intervals.
 
-    The ending of ``path`` decides the format (png, pdf, svg); without an ending a PNG and a PDF are written.
+    ``metrics``: those that all evaluations know. The ending of ``path`` decides the format (png, pdf, svg); without an
+    ending a PNG and a PDF are written.
     """
-    with figure(path, 3.6 * len(metrics), 3.0, columns=len(metrics)) as (fig, axes):
-        for axis, metric in zip(axes, metrics, strict=True):
+    metrics = shown_metrics(evaluations)[0] if metrics is None else metrics
+    columns = min(len(metrics), _MOST_COLUMNS)
+    rows = -(-len(metrics) // columns)
+    with figure(path, 3.6 * columns, 3.0 * rows, rows=rows, columns=columns, names=evaluations) as (fig, axes):
+        for axis, metric in zip(axes, metrics, strict=False):
             draw_curves(axis, evaluations, metric, ks, confidence)
-        axes[0].legend(loc="upper left" if len(evaluations) < 4 else "best")
+        for axis in axes[len(metrics) :]:
+            axis.set_visible(False)
+        legend_below(fig, axes[0])
         if title:
             fig.suptitle(title)
 
@@ -73,41 +88,67 @@ def plot_curves(
 def draw_curves(
     axis: Axes,
     evaluations: Mapping[str, Scores],
-    metric: Metric,
+    metric: str,
     ks: npt.ArrayLike | None = None,
     confidence: float = 0.95,
 ) -> None:
-    """One metric against k, on axes that are already there."""
+    """One metric against k, on axes that are already there: with bands, or where those would cover each other with
+    bars side by side."""
     ks = shown_ks(evaluations, ks)
     for index, (name, scores) in enumerate(evaluations.items()):
         curve = scores.curve(metric, ks, confidence=confidence)
         style = line_style(index)
-        axis.fill_between(ks, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
-        axis.plot(ks, curve.mean, label=name, markersize=4, linewidth=1.4, **style)
+        line = {"label": name, "markersize": 4, "linewidth": 1.4, **style}
+        if len(evaluations) <= MOST_BANDS:
+            axis.fill_between(ks, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
+            axis.plot(ks, curve.mean, **line)
+        else:
+            beside = ks * 2.0 ** place_beside(index, len(evaluations))
+            reach = np.maximum([curve.mean - curve.low, curve.high - curve.mean], 0)
+            axis.errorbar(beside, curve.mean, reach, elinewidth=0.8, capsize=1.5, **line)
     axis.set_xscale("log", base=2)
     axis.set_xticks(ks, [str(k) for k in ks])
     axis.minorticks_off()
     axis.set_xlabel("k")
-    axis.set_ylabel(f"{metric}@k")
+    axis.set_ylabel(METRICS[metric].label("k"))
+
+
+def place_beside(index: int, count: int) -> float:
+    """How far from k this one of several bars stands, in powers of two."""
+    return 0.6 * ((index + 0.5) / count - 0.5)
+
+
+def legend_below(fig: Figure, axis: Axes) -> None:
+    """The names of what ``axis`` shows, below everything: never over a curve, however long they are."""
+    handles, labels = axis.get_legend_handles_labels()
+    fig.legend(handles, [fill(label, NAME_WIDTH) for label in labels], loc="outside lower left")
 
 
 @contextmanager
 def figure(
-    path: str | os.PathLike[str], width: float, height: float, *, rows: int = 1, columns: int = 1
+    path: str | os.PathLike[str],
+    width: float,
+    height: float,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    names: Iterable[str] = (),
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Axes to draw on (a flat list); the figure (inches) is saved when the block ends, and never shown.
 
-    The ending of ``path`` decides the format; without one a PNG and a PDF are written.
+    The ending of ``path`` decides the format; without one a PNG and a PDF are written. ``names`` adds room for a legend
+    of these names below the axes.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=(width, height), layout="constrained")
+        lines = sum(len(fill(name, NAME_WIDTH).splitlines()) for name in names)
+        fig = Figure(figsize=(width, height + _LINE * lines), layout="constrained")
         FigureCanvasAgg(fig)
         axes = fig.subplots(rows, columns, squeeze=False)
         yield fig, list(axes.flat)
         for target in [path] if Path(path).suffix else [f"{path}.png", f"{path}.pdf"]:
-            fig.savefig(target)
+            fig.savefig(target, bbox_inches="tight", pad_inches=0.05)
             fig.set_layout_engine("none")  # laid out once

@@ -74,7 +74,7 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> list[list[str]]:
             c.baseline,
             c.name,
             c.data_set,
-            f"{c.metric}@{c.k}",
+            c.label,
             f"{c.difference:+.3f}{'*' if c.significant else ''}",
             f"{c.low:+.3f} to {c.high:+.3f}",
             f"{c.test.rank_biserial:+.2f}",

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray
-from openrlhf_maxk.evaluation.statistics.scores import Metric
 
 DATA_SETS = ("CodeContests", "LiveCodeBench", "LiveBench", "CodeForces", "MBPP")
 
@@ -21,7 +20,7 @@ class Column(NamedTuple):
     """What a column of a table holds."""
 
     data_set: str
-    metric: Metric
+    metric: str
     k: int
 
 
@@ -36,7 +35,7 @@ class PaperTable:
     values: FloatArray  # (R, C)
     significant: tuple[tuple[str, str], ...]  # method and data set, where the paper has a star (Table 2)
 
-    def value(self, row: str, data_set: str, metric: Metric, k: int) -> float:
+    def value(self, row: str, data_set: str, metric: str, k: int) -> float:
         """One number; KeyError where the table has none."""
         column = Column(data_set, metric, k)
         if row not in self.rows or column not in self.columns:
@@ -60,7 +59,7 @@ def paper_table(number: int) -> PaperTable:
     )
 
 
-def paper_curves(data_set: str, metric: Metric) -> tuple[IntArray, dict[str, FloatArray]]:
+def paper_curves(data_set: str, metric: str) -> tuple[IntArray, dict[str, FloatArray]]:
     """Tables 5 to 14: the values of k, and the curve of every method; KeyError for an unknown data set.
 
     The name of the data set is taken whatever its case, "code_contests" included.

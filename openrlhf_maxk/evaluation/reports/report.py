@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from openrlhf_maxk.evaluation.reports import formats
-from openrlhf_maxk.evaluation.reports.distributions import plot_entropy, plot_heat_table, plot_solved_by
+from openrlhf_maxk.evaluation.reports import charts, formats
+from openrlhf_maxk.evaluation.reports.distributions import plot_entropy, plot_heat_table, plot_solved_by, shades
 from openrlhf_maxk.evaluation.reports.figures import plot_curves
 from openrlhf_maxk.evaluation.reports.findings import findings
 from openrlhf_maxk.evaluation.reports.paper import known_data_set, paper_curves
@@ -22,14 +22,16 @@ from openrlhf_maxk.evaluation.statistics.bootstrap import mean_interval
 from openrlhf_maxk.evaluation.statistics.comparison import (
     Comparison,
     MarkedTable,
+    by_data_set,
     compare,
     curve_table,
-    marked_table,
+    over_all,
     ranked,
 )
 from openrlhf_maxk.evaluation.statistics.diversity import verdict_shares
 from openrlhf_maxk.evaluation.statistics.estimators import IntArray
-from openrlhf_maxk.evaluation.statistics.scores import METRICS, Metric, Scores, shown_ks
+from openrlhf_maxk.evaluation.statistics.metrics import MAIN, METRICS
+from openrlhf_maxk.evaluation.statistics.scores import Scores, shown_ks, shown_metrics
 from openrlhf_maxk.evaluation.statistics.significance import EXACT_UP_TO
 from openrlhf_maxk.evaluation.statistics.summary import ORACLE, SELECTED, detail_curves
 from openrlhf_maxk.problems.atomic import new_folder
@@ -60,36 +62,45 @@ def write_comparison(
     """
     scores = {name: evaluated.scores for name, evaluated in evaluations.items()}
     ks = shown_ks(scores, ks)
-    comparisons = [compare(scores, metric, ks) for metric in METRICS] if len(scores) > 1 else []
-    main_tables = [marked_table(scores, metric, int(k)) for metric in METRICS for k in _ends(ks)]
+    metrics, left_out = shown_metrics(scores)
+    curves = charts.charts(scores, metrics, ks)
+    comparisons = [compare(scores, metric, ks) for metric in metrics] if len(scores) > 1 else []
     data_sets = _data_sets(scores)
+    main_tables = [over_all(scores, _columns(metrics, ks), "all problems")]
+    if len(data_sets) > 1:
+        main_tables += [by_data_set(scores, metric, k) for metric in MAIN for k in _ends(ks)]
     heats = {
         _file_name(f"{name}_{metric}"): _curve_table(of_set, metric, ks, name, paper)
         for name, of_set in data_sets.items()
-        for metric in METRICS
+        for metric in metrics
     }
     with new_folder(out) as folder:
-        figures = _draw(folder, scores, ks, heats)
-        _write_tables(folder, scores, ks, main_tables + list(heats.values()), comparisons)
+        figures = _draw(folder, scores, metrics, ks, heats)
+        _write_tables(folder, scores, metrics, ks, main_tables + list(heats.values()), comparisons)
         context = {
-            "title": " against ".join(reversed(scores)) if len(scores) == 2 else "Evaluation of " + ", ".join(scores),
+            "title": _title(scores),
             "overview": [_overview(evaluated) for evaluated in evaluations.values()],
             "main_tables": main_tables,
+            "metrics": [METRICS[metric] for metric in metrics],
+            "left_out": left_out,
+            "charts": curves,
+            "size": charts,
+            "runs": [{"name": name, **charts.style(index)} for index, name in enumerate(scores)],
             "figures": figures,
             "baseline": next(iter(scores)),
-            "comparisons": [formats.comparison_rows(of_metric) for of_metric in comparisons],
-            "comparison_head": formats.COMPARISON_HEAD,
+            "comparisons": [_compared(of_metric) for of_metric in comparisons],
+            "comparison_head": formats.COMPARISON_HEAD[1:],
             "exact_up_to": EXACT_UP_TO,
             "data_sets": [
                 {
                     "name": name,
                     "problems": len(next(iter(of_set.values()))),
-                    "heats": [_file_name(f"{name}_{metric}") for metric in METRICS],
+                    "heats": [_heat(heats[_file_name(f"{name}_{metric}")]) for metric in metrics],
                 }
                 for name, of_set in data_sets.items()
             ],
             "paper_shown": any(row.startswith("paper:") for table in heats.values() for row in table.rows),
-            **_difficulties(scores, ks),
+            **_difficulties(scores, _columns(metrics, ks)),
             **_details(scores, ks),
             "found": findings(evaluations),
             "settings": {name: json.dumps(e.settings, indent=2) for name, e in evaluations.items()},
@@ -97,6 +108,33 @@ def write_comparison(
         }
         (folder / REPORT).write_text(_render(context), encoding="utf-8")
     return comparisons
+
+
+def _title(names: Iterable[str]) -> str:
+    first, *others = names
+    if not others:
+        return f"Evaluation of {first}"
+    return f"{others[0]} against {first}" if len(others) == 1 else f"{len(others)} evaluations against {first}"
+
+
+def _compared(of_metric: list[Comparison]) -> dict[str, Any]:
+    """The rows of one metric: over all problems, and by data set where there are several."""
+    everything = of_metric[-1].data_set
+    rows = [
+        (row[1:], comparison.data_set)
+        for row, comparison in zip(formats.comparison_rows(of_metric), of_metric, strict=True)
+    ]
+    return {
+        "label": METRICS[of_metric[0].metric].label("k"),
+        "everything": [row for row, data_set in rows if data_set == everything],
+        "by_set": [row for row, data_set in rows if data_set != everything],
+    }
+
+
+def _columns(metrics: Sequence[str], ks: IntArray) -> list[tuple[str, int]]:
+    """The main metrics at the smallest k, where the others say nothing new, and all at the largest."""
+    smallest, largest = _ends(ks)[0], _ends(ks)[-1]
+    return [(metric, smallest) for metric in MAIN] * (smallest < largest) + [(metric, largest) for metric in metrics]
 
 
 def _ends(ks: IntArray) -> list[int]:
@@ -112,9 +150,9 @@ def _data_sets(scores: Mapping[str, Scores]) -> dict[str, dict[str, Scores]]:
     return sets
 
 
-def _curve_table(scores: Mapping[str, Scores], metric: Metric, ks: IntArray, name: str, paper: bool) -> MarkedTable:
-    table = curve_table(scores, metric, ks, f"{metric}@k on {name}")
-    if not paper or known_data_set(name) is None:
+def _curve_table(scores: Mapping[str, Scores], metric: str, ks: IntArray, name: str, paper: bool) -> MarkedTable:
+    table = curve_table(scores, metric, ks, f"{METRICS[metric].label('k')} on {name}")
+    if not paper or metric not in MAIN or known_data_set(name) is None:
         return table
     paper_ks, curves = paper_curves(name, metric)
     columns = [int(np.flatnonzero(paper_ks == k)[0]) if k in paper_ks else None for k in ks]
@@ -125,21 +163,29 @@ def _curve_table(scores: Mapping[str, Scores], metric: Metric, ks: IntArray, nam
     return replace(table, rows=rows, values=values, best=best, second=second, star=np.zeros_like(best))
 
 
-def _draw(folder: Path, scores: Mapping[str, Scores], ks: IntArray, heats: Mapping[str, MarkedTable]) -> dict[str, str]:
-    """Draw every figure as PDF and PNG; returns the PNGs in base64 by name."""
+def _heat(table: MarkedTable) -> dict[str, Any]:
+    """A table with how dark each cell is, in percent."""
+    return {"table": table, "shades": np.nan_to_num(100 * shades(table.values)).round().astype(int).tolist()}
+
+
+def _draw(
+    folder: Path, scores: Mapping[str, Scores], metrics: Sequence[str], ks: IntArray, heats: Mapping[str, MarkedTable]
+) -> dict[str, str]:
+    """Draw every figure as PDF and PNG; returns those PNGs in base64, by name, that the page shows."""
     (folder / "figures").mkdir()
-    plot_curves(scores, folder / "figures" / "curves", ks=ks)
+    plot_curves(scores, folder / "figures" / "curves", metrics=metrics, ks=ks)
     plot_entropy(scores, folder / "figures" / "entropy")
     plot_solved_by(scores, folder / "figures" / "solved")
     for name, table in heats.items():
         plot_heat_table(table, folder / "figures" / name)
-    images = (folder / "figures").glob("*.png")
+    images = [path for name in ("entropy", "solved") if (path := folder / "figures" / f"{name}.png").exists()]
     return {image.stem: base64.b64encode(image.read_bytes()).decode() for image in images}
 
 
 def _write_tables(
     folder: Path,
     scores: Mapping[str, Scores],
+    metrics: Sequence[str],
     ks: IntArray,
     tables: list[MarkedTable],
     comparisons: list[list[Comparison]],
@@ -154,7 +200,7 @@ def _write_tables(
         [name, data_set, metric, int(k), *map(float, numbers), int(problems)]
         for data_set, of_set in _data_sets(scores).items()
         for name, part in of_set.items()
-        for metric in METRICS
+        for metric in metrics
         for k, *numbers, problems in zip(ks, *part.curve(metric, ks), strict=True)
     ]
     (folder / "curves.csv").write_text(formats.csv_text(head, rows), encoding="utf-8")
@@ -167,18 +213,17 @@ def _overview(evaluated: Evaluated) -> list[str]:
     return [evaluated.name, str(len(scores)), samples, str(int(scores.unscored.sum())), str(evaluated.run.path.name)]
 
 
-def _difficulties(scores: Mapping[str, Scores], ks: IntArray) -> dict[str, Any]:
+def _difficulties(scores: Mapping[str, Scores], columns: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """One row for each difficulty and evaluation; nothing if there is one difficulty only."""
     levels = {label for of_all in scores.values() for label in of_all.by_difficulty()}
-    head = ["difficulty", "evaluation", "problems", *(f"{metric}@{k}" for metric in METRICS for k in _ends(ks))]
+    head = ["difficulty", "evaluation", "problems", *(METRICS[metric].label(k) for metric, k in columns)]
     rows = []
     parts = {name: of_all.by_difficulty() for name, of_all in scores.items()}
     for label in next(iter(parts.values())) if len(levels) > 1 else []:
         for name, by_label in parts.items():
             if label in by_label:
                 part = by_label[label]
-                curves = [part.curve(metric, np.asarray(_ends(ks))).mean for metric in METRICS]
-                numbers = [formats.number(value) for curve in curves for value in curve]
+                numbers = [formats.number(float(part.curve(metric, [k]).mean[0])) for metric, k in columns]
                 rows.append([label or "(none)", name, str(len(part)), *numbers])
     return {"difficulties": rows, "difficulty_head": head}
 
@@ -210,13 +255,14 @@ def _details(scores: Mapping[str, Scores], ks: IntArray) -> dict[str, Any]:
 
 
 def _render(context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment
+    from jinja2 import Environment, FunctionLoader
 
-    template = files("openrlhf_maxk.evaluation.reports").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    here = files("openrlhf_maxk.evaluation.reports")
+    loader = FunctionLoader(lambda name: here.joinpath(f"{name}.jinja").read_text(encoding="utf-8"))
     present = {"differences": "comparisons", "difficulty": "difficulties", "verifier": "selection"}
     sections = [(anchor, words) for anchor, words in _SECTIONS if context.get(present.get(anchor, "title"))]
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(context, sections=sections)
+    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    return pages.get_template("report.html").render(context, sections=sections)
 
 
 def _file_name(name: str) -> str:

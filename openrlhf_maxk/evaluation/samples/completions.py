@@ -1,76 +1,150 @@
-"""Samples that were made elsewhere: a JSONL file of problem ids and completions."""
+"""Samples that were made elsewhere: a file, or a folder, of any tool whose format is known (:mod:`.files.formats`)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet, ProblemSetError, read_json_lines
+from openrlhf_maxk.evaluation.samples.files.containers import Container, natural, open_container
+from openrlhf_maxk.evaluation.samples.files.finding import POSITION, Finder, Way, choose_way
+from openrlhf_maxk.evaluation.samples.files.formats import ID_FIELDS, Entry, Fields, Format, recognise, scalar
+from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet, ProblemSetError
 from openrlhf_maxk.evaluation.samples.records import Request, Sample
 
-ID_FIELDS = ("problem", "problem_id", "task_id", "question_id", "label")
-COMPLETION_FIELDS = ("completion", "completions", "response", "output", "code_list", "generation")
-_PER_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The names of the two fields; the first known name that a line has is taken where none is given."""
-
-    id: str | None = None
-    completion: str | None = None
-
-
 ANY_FIELDS = Fields()
+_PER_BATCH = 1024
+_LOOKED_AT = 20  # rows that decide how problems are found
+
+
+@dataclass
+class Skipped:
+    """Completions that are passed over for one reason."""
+
+    count: int = 0
+    problems: set[str] = field(default_factory=set)  # by what they are called in the file
+
+    def add(self, count: int, problem: str) -> None:
+        self.count += count
+        self.problems.add(problem)
 
 
 @dataclass(frozen=True)
 class CompletionsFile:
     """A file of completions, checked from start to end. A problem's samples are numbered in the order of the file.
 
-    A line names a problem and holds one completion or a list of them. It may also hold ``tokens`` (how many were
-    generated), ``logprob`` (of the completion, in nats) and ``finish``.
+    A null completion was not generated: it is no sample. An empty one was: it is a sample without a program.
     """
 
     path: Path
     fields: Fields
+    container: Container
+    format: Format
+    way: Way
+    finder: Finder
     counts: Mapping[str, int]  # completions of each problem of the set
-    others: int  # completions of problems outside the set, which are passed over
+    skipped: Mapping[str, Skipped]  # by reason
     sha256: str
+    ids_sha256: str | None
 
     @classmethod
-    def open(cls, path: str | Path, problems: ProblemSet, fields: Fields = Fields()) -> CompletionsFile:
-        """Check a file.
+    def open(
+        cls,
+        path: str | Path,
+        problems: ProblemSet,
+        fields: Fields = ANY_FIELDS,
+        *,
+        ids: str | Path | None = None,
+        order: Sequence[str] | None = None,
+    ) -> CompletionsFile:
+        """Recognise a file, and check it.
+
+        Args:
+            path: the file, or a folder.
+            problems: the problems to evaluate on.
+            fields: of the problem's id and of the completion, where they are not to be found out.
+            ids: a file of problem ids (one a line, a JSON array, or rows with an id), by position. Then rows that know
+                their position are found by it.
+            order: ids by position where there is no such file; those of ``problems`` unless given.
 
         Raises:
-            ProblemSetError: a malformed line, or one about a problem that is not in the store (with its number).
+            ProblemSetError: a format that is not known, a malformed row (with its place), or nothing that is of use.
             FileNotFoundError: there is no such file.
         """
         path = Path(path)
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        container = open_container(path, [name for name in (fields.id, fields.completion) if name is not None])
+        given = None if ids is None else _read_ids(Path(ids), Finder(problems, ()))
+        finder = Finder(problems, given if given is not None else order or problems.ids)
+        first, head = None, []
+        for where, row in islice(container, _LOOKED_AT):
+            if first is None:
+                first, found = row, recognise(row, fields)
+            head.append(_entry(found, where, row, first, fields))
+        if first is None:
+            raise ProblemSetError(f"{path} holds no completion ({container.kind} without a row)")
+        way = choose_way(head, finder, ordered=ids is not None)
+        digests = [None if file is None else _sha256(Path(file)) for file in (path, ids)]
+        file = cls(path, fields, container, found, way, finder, {}, {}, str(digests[0]), digests[1])
+        return file._counted(problems, None if given is not None else len(order or problems.ids))
+
+    def _counted(self, problems: ProblemSet, places: int | None) -> CompletionsFile:
         counts = dict.fromkeys(problems.ids, 0)
-        others = 0
-        for where, problem, completions, _ in _lines(path, fields):
+        skipped: dict[str, Skipped] = {}
+        rows, example = 0, ""
+        for where, problem, entry in self._entries():
+            rows += 1
+            generated = sum(answer.text is not None for answer in entry.answers)
+            shown = self.way.shown(entry)
+            example = example or shown
+            if entry.skipped:
+                skipped.setdefault(entry.skipped, Skipped()).add(1, where)
+                continue
             if problem in counts:
-                counts[problem] += len(completions)
-            elif problem in problems.problems:
-                others += len(completions)
+                counts[problem] += generated
             else:
-                raise ProblemSetError(f"{where}: problem {problem!r} is not in the problem store")
+                reason = "of problems outside the split or the limit"
+                reason = "of problems that are not in the problem store" if problem is None else reason
+                skipped.setdefault(reason, Skipped()).add(generated, shown)
+            if missing := len(entry.answers) - generated or not entry.answers:
+                skipped.setdefault("null: not generated", Skipped()).add(missing, shown)
+        if self.way.by == POSITION and places is not None and rows != places:
+            raise ProblemSetError(
+                f"{self.path} holds {rows} {self.format.name}, but there are {places} problems: "
+                "give the problems' ids in the order of the file with --ids FILE"
+            )
         if not any(counts.values()):
-            raise ProblemSetError(f"{path} holds no completion of the problems to evaluate on")
-        return cls(path, fields, counts, others, sha256)
+            raise ProblemSetError(
+                f"{self.path} holds no completion of the problems to evaluate on: {self.what()}; "
+                f"its first is {example}, the first of {len(problems)} problems is {problems.ids[0]!r}. "
+                "Name the field of the ids with --id-field, that of the completion with --completion-field"
+            )
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return CompletionsFile(**values | {"counts": counts, "skipped": skipped})
+
+    def what(self) -> str:
+        """What the file was taken for, and how its problems are found."""
+        return f"read as {self.container.kind} ({self.format.name}), problems by {self.way.by}"
+
+    def report(self) -> list[str]:
+        """What was read, and what was passed over and why; a line each."""
+        taken = sum(self.counts.values())
+        lines = [f"{self.path}: {self.what()}: {taken} completions of {sum(map(bool, self.counts.values()))} problems"]
+        for reason, skipped in self.skipped.items():
+            example = next(iter(sorted(skipped.problems)))
+            among = f"of {len(skipped.problems)} problems, such as " if len(skipped.problems) > 1 else ""
+            lines.append(f"  passed over: {skipped.count} {reason} ({among}{example})")
+        return lines
 
     def missing(self) -> list[str]:
         """Problems of the set without any completion."""
         return [problem for problem, count in self.counts.items() if not count]
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "completions", "sha256": self.sha256, "fields": [self.fields.id, self.fields.completion]}
+        key = {"kind": "completions", "sha256": self.sha256, "fields": [self.fields.id, self.fields.completion]}
+        return key if self.ids_sha256 is None else key | {"ids": self.ids_sha256}
 
     def available(self, problem: str) -> int:
         return self.counts[problem]
@@ -80,49 +154,67 @@ class CompletionsFile:
         wanted = {(r.problem, r.first + i) for r in requests for i in range(r.count)}
         seen = dict.fromkeys(self.counts, 0)
         batch: list[Sample] = []
-        for _, problem, completions, row in _lines(self.path, self.fields):
-            for completion in completions if problem in seen else []:
+        for _, problem, entry in self._entries():
+            if problem not in seen:
+                continue
+            for answer in entry.answers:
+                if answer.text is None:
+                    continue
                 index, seen[problem] = seen[problem], seen[problem] + 1
                 if (problem, index) in wanted:
-                    batch.append(Sample(problem, index, completion, row["finish"], row["tokens"], row["logprob"]))
+                    batch.append(Sample(problem, index, answer.text, answer.finish, answer.tokens, answer.logprob))
             if len(batch) >= _PER_BATCH:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-
-def _lines(path: Path, fields: Fields) -> Iterator[tuple[str, str, list[str], dict[str, Any]]]:
-    """Each line: where it is, its problem, its completions, and what else is known about them."""
-    for where, row in read_json_lines(path):
-        problem = row[_name(where, row, fields.id, ID_FIELDS, "the problem's id", "--id-field")]
-        if not isinstance(problem, str):
-            raise ProblemSetError(f"{where}: the problem's id must be text, not {type(problem).__name__}")
-        name = _name(where, row, fields.completion, COMPLETION_FIELDS, "the completion", "--completion-field")
-        value = row[name]
-        completions = [value] if isinstance(value, str) else value
-        if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
-            raise ProblemSetError(f"{where}: {name!r} must be text or a list of texts")
-        yield where, problem, completions, _known(where, row, single=len(completions) == 1)
+    def _entries(self) -> Iterator[tuple[str, str | None, Entry]]:
+        """Each row: where it is, its problem if that is in the store, and what it says."""
+        first: Any = None
+        for place, (where, row) in enumerate(self.container):
+            first = row if first is None else first
+            entry = _entry(self.format, where, row, first, self.fields, place)
+            try:
+                yield where, None if entry.skipped else self.way.find(self.finder, entry), entry
+            except ProblemSetError as error:
+                raise ProblemSetError(f"{where}: {error}") from None
 
 
-def _name(where: str, row: Mapping, given: str | None, known: Collection[str], what: str, option: str) -> str:
-    for name in [given] if given is not None else known:
-        if name in row:
-            return name
-    expected = repr(given) if given is not None else ", ".join(known)
-    raise ProblemSetError(f"{where} has no field for {what} ({expected}); name it with {option}")
+def _entry(format: Format, where: str, row: Any, first: Any, fields: Fields, place: int = 0) -> Entry:
+    """What a row says; one that knows no position of its own has that of its place."""
+    try:
+        entry = format.read(row, first, fields)
+    except ValueError as error:
+        raise ProblemSetError(f"{where}{'' if str(error).startswith(('has ', 'must ')) else ':'} {error}") from None
+    except (AttributeError, KeyError, TypeError):
+        raise ProblemSetError(f"{where} is not as the first row, which is of the format {format.name}") from None
+    if entry.position is None and not entry.names and entry.prompt is None:
+        return Entry(entry.answers, position=place, skipped=entry.skipped)
+    return entry
 
 
-def _known(where: str, row: Mapping[str, Any], *, single: bool) -> dict[str, Any]:
-    """Length, log-probability and ending of a completion; of a list of completions none is known."""
-    tokens, logprob, finish = row.get("tokens"), row.get("logprob"), row.get("finish")
-    if not single:
-        return {"tokens": -1, "logprob": None, "finish": "stop"}
-    if tokens is not None and (not isinstance(tokens, int) or tokens < 0):
-        raise ProblemSetError(f"{where}: 'tokens' must be a number of tokens, not {tokens!r}")
-    if logprob is not None and (not isinstance(logprob, int | float) or not logprob <= 0):
-        raise ProblemSetError(f"{where}: 'logprob' must be a log-probability (at most 0), not {logprob!r}")
-    if logprob is not None and tokens is None:
-        raise ProblemSetError(f"{where}: 'logprob' needs 'tokens' beside it, for the entropy of a token")
-    return {"tokens": -1 if tokens is None else tokens, "logprob": logprob, "finish": str(finish or "stop")}
+def _read_ids(path: Path, finder: Finder) -> list[str | None]:
+    """The problems that a file names, one a line, in an array, or in the rows of a data set."""
+    text = path.read_text(encoding="utf-8-sig") if path.suffix in ("", ".txt", ".ids", ".lst") else ""
+    if text.strip() and text.lstrip()[0] not in "[{":
+        return [finder.by_name(line) for line in text.splitlines() if line.strip()]
+    found: list[str | None] = []
+    for where, row in open_container(path):
+        values = row if isinstance(row, list) else [row[name] for name in ID_FIELDS if name in row][:1]
+        names = [name for name in map(scalar, values) if name is not None]
+        if not names or len(names) < len(values):
+            raise ProblemSetError(f"{where} names no problem: --ids takes a file of ids, one a line")
+        found += [finder.by_name(name) for name in names]
+    return found
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of a folder's files, with their names."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for inner in sorted((p for p in path.rglob("*") if p.is_file()), key=lambda p: natural(str(p.relative_to(path)))):
+        digest.update(f"{inner.relative_to(path)}\0{_sha256(inner)}\n".encode())
+    return digest.hexdigest()

@@ -164,12 +164,15 @@ def first_samples(run: RunFolder, problems: ProblemSet, samples: int) -> Iterato
 
 
 def _record(problem: str, digest: str, result: ProgramResult) -> dict[str, Any]:
-    """As a record of the result log: every test's verdict, a signature of what it printed, why the first one failed."""
+    """As a record of the result log: every test's verdict, a signature of what it printed, its answers where the runner
+    tells them, why the first one failed."""
+    answers = [test.answer.hex()[:24] for test in result.tests]
     return {
         "problem": problem,
         "program": digest,
         "verdicts": [str(test.verdict) for test in result.tests],
         "outputs": [_signature(test.output) for test in result.tests],
+        **({"answers": answers} if any(answers) else {}),
         "cpu_seconds": [round(test.cpu_seconds, 4) for test in result.tests],
         "detail": next((t.detail[:_DETAIL] for t in result.tests if t.verdict is not Verdict.PASSED), ""),
     }
@@ -178,6 +181,10 @@ def _record(problem: str, digest: str, result: ProgramResult) -> dict[str, Any]:
 def _signature(output: bytes) -> str:
     """Outputs that differ in white space alone count as the same behaviour."""
     return hashlib.sha256(b" ".join(output.split())).hexdigest()[:12]
+
+
+NO_OUTPUT = _signature(b"")
+"""The signature of a program that has printed nothing but white space."""
 
 
 def _failure(result: ProgramResult) -> str:

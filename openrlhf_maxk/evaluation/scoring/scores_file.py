@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from openrlhf_maxk.evaluation.statistics.metrics import UNKNOWN
 from openrlhf_maxk.evaluation.statistics.scores import Details, Scores, offsets_of
 from openrlhf_maxk.problems.verdict import Verdict
 
@@ -46,7 +47,7 @@ def save_scores(folder: Path, scores: Scores) -> None:
 
 
 def load_scores(folder: Path) -> Scores:
-    """Read what :func:`save_scores` wrote.
+    """Read what :func:`save_scores` wrote. Files from before answers were kept have none.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -58,6 +59,7 @@ def load_scores(folder: Path) -> Scores:
     columns = {name: samples[name].to_numpy() for name in samples.column_names if name != "problem"}
     details = None
     if "indices" in columns:
+        columns.setdefault("answers", np.full(len(columns["reward"]), UNKNOWN))
         named = {f.name: columns[f.name] for f in fields(Details) if f.name != "verdicts"}
         counts = np.stack([columns[f"{_TESTS}{verdict}"] for verdict in Verdict], axis=1)
         details = Details(**named, verdicts=counts)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from openrlhf_maxk.evaluation.statistics.bootstrap import mean_interval
 from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray
-from openrlhf_maxk.evaluation.statistics.scores import Metric, Scores, paired
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS
+from openrlhf_maxk.evaluation.statistics.scores import Scores, paired
 from openrlhf_maxk.evaluation.statistics.significance import SignedRank, holm, signed_rank
 
 ALL = "all"  # the name of all data sets together
@@ -22,13 +24,17 @@ class Comparison:
     baseline: str
     name: str
     data_set: str
-    metric: Metric
+    metric: str
     k: int
     difference: float  # mean over problems: name - baseline
     low: float
     high: float
     test: SignedRank
     adjusted: float  # p-value after Holm's correction over data sets, values of k and evaluations
+
+    @property
+    def label(self) -> str:
+        return METRICS[self.metric].label(self.k)
 
     @property
     def significant(self) -> bool:
@@ -49,15 +55,15 @@ class MarkedTable:
     note: str = ""
 
 
-def compare(evaluations: Mapping[str, Scores], metric: Metric, ks: IntArray) -> list[Comparison]:
+def compare(evaluations: Mapping[str, Scores], metric: str, ks: IntArray) -> list[Comparison]:
     """Every later evaluation against the first, for each data set and k. Holm's correction is over all of them."""
     together = paired(evaluations)
     baseline, *others = together
+    estimates = {name: scores.estimates(metric, ks) for name, scores in together.items()}
     found: list[Comparison] = []
-    for data_set, rows in _data_sets(together).items():
-        before = together[baseline].take(rows).estimates(metric, ks)
+    for data_set, rows in data_sets(together).items():
         for name in others:
-            differences = together[name].take(rows).estimates(metric, ks) - before
+            differences = (estimates[name] - estimates[baseline])[rows]
             mean, low, high, _ = mean_interval(differences)
             for column, k in enumerate(ks.tolist()):
                 of_k = differences[:, column]
@@ -68,30 +74,50 @@ def compare(evaluations: Mapping[str, Scores], metric: Metric, ks: IntArray) -> 
     return [replace(comparison, adjusted=p) for comparison, p in zip(found, adjusted, strict=True)]
 
 
-def marked_table(evaluations: Mapping[str, Scores], metric: Metric, k: int) -> MarkedTable:
+class Column(NamedTuple):
+    """What a column of a marked table shows."""
+
+    head: str
+    metric: str
+    k: int
+    rows: list[int]  # the problems, as positions among those that are shared
+
+
+def over_all(evaluations: Mapping[str, Scores], wanted: Sequence[tuple[str, int]], title: str) -> MarkedTable:
+    """Evaluations by metrics at values of k, over all problems that they share; marked as :func:`by_data_set`."""
+    every = list(range(len(next(iter(paired(evaluations).values())))))
+    return _marked(evaluations, title, [Column(METRICS[metric].label(k), metric, k, every) for metric, k in wanted])
+
+
+def by_data_set(evaluations: Mapping[str, Scores], metric: str, k: int) -> MarkedTable:
     """The paper's Table 2 (or 3): evaluations by data sets, at one k, on the problems that all of them share.
 
     Bold is the best of a column, underlined the second best. A star says that the best is significantly better than
     the second best by Wilcoxon's signed-rank test (p < 0.05 after Holm's correction over the columns).
     """
+    sets = data_sets(paired(evaluations))
+    columns = [Column(name, metric, k, rows) for name, rows in sets.items()]
+    return _marked(evaluations, METRICS[metric].label(k), columns)
+
+
+def _marked(evaluations: Mapping[str, Scores], title: str, columns: Sequence[Column]) -> MarkedTable:
     together = paired(evaluations)
-    sets = _data_sets(together)
-    ks = np.asarray([k], dtype=np.int64)
-    values = np.full((len(together), len(sets)), np.nan)
-    p_values = np.ones(len(sets))
-    for column, rows in enumerate(sets.values()):
-        estimates = np.stack([scores.take(rows).estimates(metric, ks)[:, 0] for scores in together.values()])
+    values = np.full((len(together), len(columns)), np.nan)
+    p_values = np.ones(len(columns))
+    for c, column in enumerate(columns):
+        estimates = np.stack([scores.estimates(column.metric, [column.k])[:, 0] for scores in together.values()])
+        estimates = estimates[:, column.rows]
         estimates = estimates[:, ~np.isnan(estimates).any(axis=0)]
         if estimates.shape[1]:
-            values[:, column] = estimates.mean(axis=1)
+            values[:, c] = estimates.mean(axis=1)
             if len(together) > 1:
-                first, second = np.argsort(-values[:, column], kind="stable")[:2]
-                p_values[column] = signed_rank(estimates[first] - estimates[second]).p_value
+                first, second = np.argsort(-values[:, c], kind="stable")[:2]
+                p_values[c] = signed_rank(estimates[first] - estimates[second]).p_value
     best, second_best = ranked(values)
     star = best & (np.asarray(holm(p_values.tolist())) < 0.05) & (best.sum(axis=0) == 1)
     return MarkedTable(
-        title=f"{metric}@{k}",
-        columns=tuple(sets),
+        title=title,
+        columns=tuple(column.head for column in columns),
         rows=tuple(together),
         values=values,
         best=best,
@@ -105,11 +131,11 @@ def marked_table(evaluations: Mapping[str, Scores], metric: Metric, k: int) -> M
     )
 
 
-def curve_table(evaluations: Mapping[str, Scores], metric: Metric, ks: IntArray, title: str) -> MarkedTable:
+def curve_table(evaluations: Mapping[str, Scores], metric: str, ks: IntArray, title: str) -> MarkedTable:
     """The paper's Tables 5 to 14: evaluations by values of k."""
     values = np.stack([scores.curve(metric, ks).mean for scores in evaluations.values()])
     best, second = ranked(values)
-    columns = tuple(f"{metric}@{k}" for k in ks)
+    columns = tuple(METRICS[metric].label(k) for k in ks)
     return MarkedTable(title, columns, tuple(evaluations), values, best, second, np.zeros_like(best))
 
 
@@ -132,7 +158,7 @@ def only_found_by(evaluations: Mapping[str, Scores]) -> dict[str, list[str]]:
     return {name: [ids[p] for p in np.flatnonzero(row)] for name, row in zip(together, alone, strict=True)}
 
 
-def _data_sets(together: Mapping[str, Scores]) -> dict[str, list[int]]:
+def data_sets(together: Mapping[str, Scores]) -> dict[str, list[int]]:
     """The positions of each data set's problems, and of all if there are several data sets."""
     first = next(iter(together.values()))
     sets: dict[str, list[int]] = {}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from openrlhf_maxk.evaluation.statistics.bootstrap import Interval, mean_interval
-from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray, max_at_k, pass_at_k, powers_of_two
+from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray, checked_ks, powers_of_two
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS, UNKNOWN, Columns, metric_named
 
 BoolArray = npt.NDArray[np.bool_]
-Metric = Literal["max", "pass"]
-METRICS: tuple[Metric, ...] = ("max", "pass")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +24,7 @@ class Details:
     hidden: FloatArray  # (S,) share of the other tests passed; NaN without other tests
     programs: IntArray  # (S,) equal numbers mean the same program text, within a problem; -1: there is no program
     behaviours: IntArray  # (S,) equal numbers mean the same verdicts and outputs, within a problem; -1: no program
+    answers: IntArray  # (S,) equal numbers mean equal answers, within a problem; -1: no answer, -2: not known
     verdicts: IntArray  # (S, V) how many tests ended in each verdict, in the order of ``Verdict``
     entropy: FloatArray  # (S,) mean token entropy of the policy in nats; NaN if not known
     tokens: IntArray  # (S,) length of the completion; -1 if not known
@@ -51,6 +50,7 @@ class Scores:
     correct: BoolArray  # (S,) binary: all tests passed
     unscored: IntArray  # (P,)
     details: Details | None = None
+    _estimates: dict[tuple[str, tuple[int, ...]], FloatArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         problems, samples = len(self.ids), len(self.rewards)
@@ -108,15 +108,27 @@ class Scores:
         """Any per-sample column, cut into one array a problem."""
         return np.split(column, self.offsets[1:-1]) if len(self) else []
 
-    def estimates(self, metric: Metric, ks: npt.ArrayLike) -> FloatArray:
-        """max@k of the rewards or pass@k of each problem, shape (P, K); NaN where k exceeds its samples."""
-        if metric == "pass":
-            return pass_at_k(self.correct_counts, self.samples, ks)
-        if metric == "max":
-            return max_at_k(self.groups(self.rewards), ks)
-        raise ValueError(f"unknown metric {metric!r}: known are {', '.join(METRICS)}")
+    def columns(self) -> Columns:
+        """What the metrics look at."""
+        samples = len(self.rewards)
+        public = np.full(samples, np.nan) if self.details is None else self.details.public
+        answers = np.full(samples, UNKNOWN) if self.details is None else self.details.answers
+        return Columns(*map(self.groups, (self.rewards, self.correct, public, answers)))
 
-    def curve(self, metric: Metric, ks: npt.ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> Interval:
+    def estimates(self, metric: str, ks: npt.ArrayLike) -> FloatArray:
+        """A metric (:data:`.metrics.METRICS`) of each problem, shape (P, K); NaN where k exceeds its samples, or where
+        it needs what is not known of them. Computed once."""
+        ks = checked_ks(ks)
+        key = metric, tuple(ks.tolist())
+        if key not in self._estimates:
+            self._estimates[key] = metric_named(metric).estimate(self.columns(), ks)
+        return self._estimates[key]
+
+    def knows(self, metric: str) -> bool:
+        """Whether there is a value of the metric for some problem."""
+        return not np.isnan(self.estimates(metric, [1])).all()
+
+    def curve(self, metric: str, ks: npt.ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> Interval:
         """The mean over problems for each k with its confidence interval."""
         return mean_interval(self.estimates(metric, ks), confidence=confidence, seed=seed)
 
@@ -124,7 +136,7 @@ class Scores:
         """Some of the problems, by position, in the order given."""
         chosen = np.asarray(problems, dtype=np.int64)
         rows = np.concatenate([np.arange(self.offsets[p], self.offsets[p + 1]) for p in chosen] + [np.empty(0, int)])
-        return replace(
+        taken = replace(
             self,
             ids=tuple(self.ids[p] for p in chosen),
             sources=tuple(self.sources[p] for p in chosen),
@@ -135,6 +147,8 @@ class Scores:
             unscored=self.unscored[chosen],
             details=None if self.details is None else self.details.rows(rows),
         )
+        taken._estimates.update({key: values[chosen] for key, values in self._estimates.items()})
+        return taken
 
     def by_source(self) -> dict[str, Scores]:
         """The problems of each data set, in order of first appearance."""
@@ -181,6 +195,19 @@ def shown_ks(evaluations: Mapping[str, Scores], ks: npt.ArrayLike | None = None)
     if np.any(chosen > most):
         raise ValueError(f"k = {chosen[chosen > most][0]} needs that many samples of a problem; there are {most}")
     return chosen
+
+
+def shown_metrics(evaluations: Mapping[str, Scores]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The metrics that all evaluations know, and a sentence for each that is left out."""
+    shown, left_out = [], []
+    for name, metric in METRICS.items():
+        lacking = [who for who, scores in evaluations.items() if not scores.knows(name)]
+        if not lacking:
+            shown.append(name)
+        else:
+            whose = "" if len(lacking) == len(evaluations) else f" of {', '.join(lacking)}"
+            left_out.append(f"{metric.label('k')} is left out: no {metric.needs or 'samples'}{whose} are known")
+    return tuple(shown), tuple(left_out)
 
 
 def offsets_of(sizes: npt.ArrayLike) -> IntArray:

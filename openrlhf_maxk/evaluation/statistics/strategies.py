@@ -7,15 +7,15 @@ with fewer than k samples has no unbiased estimate: its value is NaN. What a ver
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import binom
 
-from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, by_size, checked_ks
-from openrlhf_maxk.objectives import Strategy, value_at_k, vote_at_k
+from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray, by_size, checked_ks
+from openrlhf_maxk.objectives import Strategy, value_at_k
 
 
 def strategy_at_k(rewards: Sequence[npt.ArrayLike] | FloatArray, ks: npt.ArrayLike, strategy: str) -> FloatArray:
@@ -73,9 +73,12 @@ def majority_at_k(
 ) -> FloatArray:
     """maj@k: the mean reward of the samples with the answer that is given most often among k; ties share evenly.
 
+    A sample that gives no answer takes a place among the k and has no vote. k samples without any answer are worth
+    their mean reward.
+
     Args:
         rewards: as for :func:`strategy_at_k`.
-        answers: one a sample, whatever can be compared: equal ones are votes for the same.
+        answers: one a sample, whatever can be compared: equal ones are votes for the same. None: there is no answer.
         ks: shape (K,).
 
     Returns:
@@ -85,18 +88,57 @@ def majority_at_k(
         ValueError: a problem with another number of answers than rewards; a reward that is not finite.
     """
     groups = [np.asarray(group, dtype=np.float64) for group in rewards]
-    out = np.full((len(groups), len(checked_ks(ks))), np.nan)
+    by_size(groups)  # every reward is a finite number
+    ks = checked_ks(ks)
+    out = np.full((len(groups), len(ks)), np.nan)
     for p, (group, own) in enumerate(zip(groups, answers, strict=True)):
         if len(group) != len(own):
             raise ValueError(f"problem {p} has {len(group)} rewards and {len(own)} answers")
-        number = {answer: index for index, answer in enumerate(dict.fromkeys(own))}
-        keys = torch.tensor([[number[answer] for answer in own]])
-        out[p] = _by_group([group], ks, partial(_majority, keys))[0]
+        number = {answer: index for index, answer in enumerate(dict.fromkeys(a for a in own if a is not None), start=1)}
+        keys = np.asarray([0 if answer is None else number[answer] for answer in own], dtype=np.int64)
+        counts = np.bincount(keys, minlength=1)
+        worth = np.bincount(keys, weights=group, minlength=1) / np.maximum(counts, 1)
+        for column, k in enumerate(ks.tolist()):
+            if k <= len(group):
+                out[p, column] = group[0] if np.all(group == group[0]) else _majority(counts, worth, k)
     return out
 
 
-def _majority(keys: torch.Tensor, rewards: torch.Tensor, k: int) -> torch.Tensor:
-    return vote_at_k(rewards, keys, k)
+def _majority(counts: IntArray, worth: FloatArray, k: int) -> float:
+    """maj@k of a problem with so many samples of each answer, with this mean reward; the first are without answer.
+
+    Let every sample be drawn by itself with probability k/n: given that k are drawn, they are a k-subset like any
+    other. So answers are independent binomials, polynomials in z whose coefficient of z^k is wanted. For each number
+    of votes that may be the most, those answers that cannot have so many are one binomial; the others are multiplied
+    in one by one, in arrays of how many are tied (rows) by samples drawn (columns): without and with the answer whose
+    worth it is. O(n k²), and no number is above 1.
+    """
+    n = int(counts.sum())
+    most_votes = int(counts[1:].max(initial=0))
+    if k == n:
+        return float(worth[1:][counts[1:] == most_votes].mean() if most_votes else worth[0])
+    rate = k / n
+    chance = {c: binom.pmf(np.arange(c + 1), c, rate) for c in set(counts.tolist())}
+    silent = int(counts[0])
+    total = worth[0] * binom.pmf(k, silent, rate) * (1 - rate) ** (n - silent) if silent >= k else 0.0
+    for most in range(1, min(most_votes, k) + 1):
+        if silent + np.minimum(counts[1:], most).sum() < k:
+            continue  # with k drawn, some answer has more votes
+        able = np.flatnonzero(counts[1:] >= most) + 1
+        ties = min(k // most, len(able))
+        so_far = np.zeros((2, ties + 1, k + 1))
+        so_far[0, 0] = binom.pmf(np.arange(k + 1), n - counts[able].sum(), rate)
+        for answer in able:
+            votes = chance[int(counts[answer])]
+            grown = np.zeros_like(so_far)
+            for fewer in range(most):
+                grown[:, :, fewer:] += votes[fewer] * so_far[:, :, : k + 1 - fewer]
+            tied = votes[most] * so_far[:, :-1, : k + 1 - most]
+            tied[1] += worth[answer] * tied[0]
+            grown[:, 1:, most:] += tied
+            so_far = grown
+        total += np.sum(so_far[1, 1:, k] / np.arange(1, ties + 1))
+    return float(total / binom.pmf(k, n, rate))
 
 
 def _by_group(

@@ -10,7 +10,8 @@ import numpy as np
 from openrlhf_maxk.evaluation.statistics.bootstrap import Interval, mean_interval
 from openrlhf_maxk.evaluation.statistics.diversity import distinct_at_k, solved_by, verdict_shares
 from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray, max_at_k
-from openrlhf_maxk.evaluation.statistics.scores import METRICS, Details, Scores
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS
+from openrlhf_maxk.evaluation.statistics.scores import Details, Scores, shown_metrics
 from openrlhf_maxk.evaluation.statistics.selection import selected_at_k
 
 SELECTED = "best of k selected by public tests"
@@ -32,7 +33,7 @@ def _part(scores: Scores, ks: IntArray) -> dict[str, Any]:
         "problems": len(scores),
         "samples": int(scores.samples.sum()),
         "unscored": int(scores.unscored.sum()),
-        **{f"{metric}@k": curve_values(scores.curve(metric, ks)) for metric in METRICS},
+        **{METRICS[name].label("k"): curve_values(scores.curve(name, ks)) for name in shown_metrics({"": scores})[0]},
     }
     if scores.largest_k:
         part["solved_by"] = _rounded(solved_by(scores))

@@ -8,6 +8,8 @@ from openrlhf_maxk.problems.sources.datasets.livebench import LiveBench
 from openrlhf_maxk.problems.sources.datasets.livecodebench import LiveCodeBench
 from openrlhf_maxk.problems.sources.datasets.mbpp import Mbpp
 from openrlhf_maxk.problems.sources.datasets.mini import Mini
+from openrlhf_maxk.problems.sources.datasets.own import Own
 from openrlhf_maxk.problems.sources.source import Source
 
-SOURCES: dict[str, type[Source]] = {s.name: s for s in (CodeContests, LiveCodeBench, LiveBench, CodeForces, Mbpp, Mini)}
+ALL = (CodeContests, LiveCodeBench, LiveBench, CodeForces, Mbpp, Mini, Own)
+SOURCES: dict[str, type[Source]] = {s.name: s for s in ALL}

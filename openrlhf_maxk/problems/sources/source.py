@@ -6,6 +6,7 @@ Whatever concerns a whole file or the whole job is a :class:`SourceError` and st
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any, ClassVar, Protocol
 
 from openrlhf_maxk.problems.record import Problem
 from openrlhf_maxk.problems.sources.options import PrepareOptions
+
+Message = dict[str, str]  # "role" and "content"
 
 
 class Rejected(Exception):
@@ -49,13 +52,14 @@ class Candidate:
     problem: Problem
     references: tuple[str, ...] = ()  # programs known to be right
     lenient: Problem | None = None  # the same problem with a costlier, fairer judge, if references fail the first
+    messages: tuple[Message, ...] = ()  # the prompt, where the row itself has one
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row as it was read. ``fields`` is the reason instead where it could not be."""
 
-    index: int  # within its file
+    index: int  # within its file; of JSON lines, the line's
     fields: Mapping[str, Any] | Rejected
 
 
@@ -80,12 +84,19 @@ class SideFiles(Protocol):
 class Source(ABC):
     """One data set. Its options are those of ``options_type``."""
 
-    name: ClassVar[str]
+    name: str
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names of its command
     options_type: ClassVar[type[PrepareOptions]]
-    repo: ClassVar[str] = ""  # on the hub; empty for a source that makes its rows itself
+    repo: str = ""  # on the hub
     key: ClassVar[str] = ""  # the column that tells rows apart, for people
     required: ClassVar[tuple[str, ...]] = ()  # columns without which a file is not one of this data set
-    columns: ClassVar[tuple[str, ...]] = ()  # columns that are read where present, beside the required ones
+    columns: ClassVar[tuple[str, ...]] = ()  # columns that are read where present, beside the required ones; "*": all
+    explains: ClassVar[bool] = False  # whether rows that are dropped are shown at the end, with what is wrong with them
+
+    @property
+    def generated(self) -> bool:
+        """Whether it makes its rows itself instead of reading them from files."""
+        return not self.repo
 
     def select(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """Which of a data set's files to read, each with its split.
@@ -133,3 +144,8 @@ class Source(ABC):
             candidates: (id, the data set's own split) of every problem that is left, in order.
         """
         return [split for _, split in candidates]
+
+
+def in_random_order(ids: Sequence[str], seed: int) -> list[str]:
+    """Ids in an order that depends on nothing but them and the seed."""
+    return sorted(ids, key=lambda i: hashlib.sha256(f"{seed} {i}".encode()).digest())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 from collections.abc import Mapping
 
 from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 from openrlhf_maxk.rewards.sandbox.lane import Job, Lane, LaneError, Outcome
 from openrlhf_maxk.rewards.sandbox.protocol import KilledBy
 
+NULL = os.devnull
+_EVERYBODY = stat.S_IROTH | stat.S_IWOTH
 _ATTEMPTS = 3  # at one run, each with a new fork server
 
 
@@ -16,9 +20,14 @@ def start_lane(lane: Lane, unsafe: bool) -> Mapping[str, str]:
     """Start a lane's server and make sure that it protects enough; returns the layers that are missing, and why.
 
     Raises:
-        SandboxUnavailableError: it does not, and ``unsafe`` is false.
+        SandboxUnavailableError: it does not, and ``unsafe`` is false; or right programs would fail on this machine.
         LaneError: it cannot be started.
     """
+    mode = stat.S_IMODE(os.stat(NULL).st_mode)
+    if mode & _EVERYBODY != _EVERYBODY:  # programs run as another user
+        raise SandboxUnavailableError(
+            f"programs that print to {NULL} would fail here: its mode is {mode:o}. `chmod 666 {NULL}` mends it."
+        )
     missing = lane.start()
     enough = "namespaces" not in missing or not {"landlock", "seccomp"} & missing.keys()
     if not (enough or unsafe):

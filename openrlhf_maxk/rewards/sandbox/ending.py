@@ -15,6 +15,9 @@ from _weakref import ref
 from types import FunctionType
 from typing import Any
 
+_STDOUT: Any = sys.stdout
+_STDERR: Any = sys.stderr
+_ORIGINALS = (("stdin", "__stdin__"), ("stdout", "__stdout__"), ("stderr", "__stderr__"))
 _FAILED_TO_FLUSH = 120  # the interpreter's own exit code for it
 _BUILTINS = dict(vars(builtins))  # before any program
 
@@ -47,16 +50,26 @@ def _report(error: BaseException) -> None:
 
 def _flush() -> bool:
     """Flush the streams, as the program has left them. Returns whether that worked."""
-    worked = True
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name, None)
-        try:
-            if stream is not None and not _is_closed(stream):
-                stream.flush()
-        except BaseException as error:
-            worked = False
-            _report(error)
-    return worked
+    known = vars(sys)
+    try:
+        if known["stdout"] is _STDOUT and known["stderr"] is _STDERR:  # in few steps: each costs every test something
+            _STDOUT.flush()
+            _STDERR.flush()
+            return True
+    except BaseException:  # closed or deleted, say: what that means is found out below
+        pass
+    flushed = [_flush_one(known.get(name)) for name in ("stdout", "stderr")]
+    return all(flushed)
+
+
+def _flush_one(stream: Any) -> bool:
+    try:
+        if stream is not None and not _is_closed(stream):
+            stream.flush()
+    except BaseException as error:
+        _report(error)
+        return False
+    return True
 
 
 def _is_closed(stream: Any) -> bool:
@@ -68,9 +81,9 @@ def _is_closed(stream: Any) -> bool:
 
 def _forget_program() -> None:
     """Let go of the program, so that its objects end; what still holds it beyond its own module goes as well."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name, None) is not (original := getattr(sys, f"__{name}__")):
-            setattr(sys, name, original)
+    known = vars(sys)
+    for name, original in _ORIGINALS:
+        known[name] = known.get(original)
     module = sys.modules.pop("__main__", sys)
     if module is sys:
         return

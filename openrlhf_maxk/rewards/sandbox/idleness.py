@@ -15,7 +15,7 @@ from time import monotonic_ns
 _UNKNOWN_FACTOR = 3  # how much longer to wait where the kernel does not say how long a program queued
 _ESTIMATE_FACTOR = 1.25  # for the error of an estimate
 # A look every so often, and up to so much later: a program that wakes at even times is not always found awake.
-_LOOK_NS, _SPREAD_NS = 100_000_000, 100_000_000
+_LOOK_NS, _SPREAD_NS = 150_000_000, 100_000_000
 _LOOK_AT_SEVERAL_NS, _SPREAD_AT_SEVERAL_NS = 5_000_000, 15_000_000
 _MIX = 2654435761  # spreads the last bits of a clock over a number
 
@@ -42,8 +42,7 @@ class Idleness:
         before_wall, before_cpu = self._looked_at_ns
         self._looked_at_ns = wall_ns, cpu_ns
         if not self.several:
-            if not runnable:  # else it may stand in the queue since a moment that is not counted yet
-                self._estimate_ns = wall_ns - cpu_ns - queued_ns
+            self._estimate_ns = 0 if runnable else wall_ns - cpu_ns - queued_ns
             return self._estimate_ns
         if not runnable:
             self._estimate_ns += max(0, (wall_ns - before_wall) - (cpu_ns - before_cpu))

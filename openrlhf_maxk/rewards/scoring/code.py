@@ -10,6 +10,7 @@ from openrlhf_maxk.rewards.execution.backends import open_runner
 from openrlhf_maxk.rewards.execution.once import RunOnce
 from openrlhf_maxk.rewards.request import BadLabel, Reward, RewardRequest, RewardSpec
 from openrlhf_maxk.rewards.scoring.extraction import extract_program
+from openrlhf_maxk.rewards.scoring.health import Ailment, ailment_of, as_metrics
 
 
 class CodeScorer:
@@ -37,14 +38,14 @@ class CodeScorer:
         self._programs.close()
 
 
-NO_PROGRAM = Reward(0.0, 0.0, {"no_program": 1.0})
+NO_PROGRAM = Reward(0.0, 0.0, as_metrics(Ailment.NO_PROGRAM))
 
 
 def reward_of(result: ProgramResult, binary: bool = False) -> Reward:
     """The paper's continuous reward or its binary one, with both as logs; None for a program that could not be run."""
     shares = Counter(test.verdict for test in result.tests)
     logs = {f"tests_{verdict}": shares[verdict] / len(result.tests) for verdict in Verdict}
-    logs["no_program"] = 0.0
+    logs |= as_metrics(ailment_of(result))
     if result.fraction is None or result.all_passed is None:
         return Reward(None, None, logs)
     reward = result.all_passed if binary else result.fraction

@@ -43,8 +43,8 @@ Gone = Callable[[], bool]
 IDLE_SECONDS = 60.0  # a connection may be silent for so long
 HEAD_SECONDS = 60.0  # and its next request's head must be there by then, however it trickles in
 BODY_SECONDS, SLOWEST_BYTES = 60.0, 100_000  # a body must come in that time, and so many bytes a second
-NO_TOKEN = "the token is missing or wrong: Authorization: Bearer …"
 _LONGEST_LENGTH = 18  # digits of a Content-Length that are read
+STRANGERS = 256  # connections that have not shown that they may ask; the oldest gives way to the next one
 LINGER_SECONDS = 5.0  # what a refused client still sends is thrown away for so long
 
 
@@ -93,7 +93,8 @@ class RewardServer(ThreadingHTTPServer):
         self.answered = 0
         self.lock = threading.Lock()
         self._places = threading.BoundedSemaphore(max_connections)
-        self._connections: set[socket.socket] = set()
+        self._strangers: dict[socket.socket, None] = {}  # in the order in which they came
+        self._guests: set[socket.socket] = set()  # each has a place
 
     @property
     def url(self) -> str:
@@ -105,9 +106,8 @@ class RewardServer(ThreadingHTTPServer):
         self.stopping = True
         self.shutdown()
         with self.lock:
-            for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)  # who waits for a request gets an end of file
+            for connection in (*self._strangers, *self._guests):
+                _end(connection, socket.SHUT_RD)  # who waits for a request gets an end of file
 
     def ask(self, path: str, body: dict[str, Any], gone: Gone) -> Answer:
         """The answer to a POST to ``path``, one of ``answerers``.
@@ -123,28 +123,41 @@ class RewardServer(ThreadingHTTPServer):
         return {"error": message}
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
-            body = b'{"error": "too many connections: come back later"}'
-            head = f"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: {len(body)}\r\n\r\n"
-            request.settimeout(1.0)
-            with contextlib.suppress(OSError):
-                request.sendall(head.encode() + body)
-            self.shutdown_request(request)
-            return
         with self.lock:
-            self._connections.add(request)
+            if len(self._strangers) >= STRANGERS:
+                oldest = next(iter(self._strangers))
+                del self._strangers[oldest]
+                _end(oldest, socket.SHUT_RDWR)
+            self._strangers[request] = None
         super().process_request(request, client_address)
+
+    def admit(self, request: socket.socket) -> bool:
+        """Give a place to a connection that may ask, if it has none; it keeps it. Returns whether it has one."""
+        with self.lock:
+            if request in self._guests:
+                return True
+            if not self._places.acquire(blocking=False):
+                return False
+            self._strangers.pop(request, None)
+            self._guests.add(request)
+            return True
 
     def shutdown_request(self, request: Any) -> None:
         with self.lock:
-            known = request in self._connections
-            self._connections.discard(request)
+            self._strangers.pop(request, None)
+            had_place = request in self._guests
+            self._guests.discard(request)
         super().shutdown_request(request)
-        if known:
+        if had_place:
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("a connection of %s broke", client_address, exc_info=True)
+
+
+def _end(connection: socket.socket, how: int) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(how)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -170,13 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _show(self, path: str) -> None:
-        if not self._may_ask():
-            return self._refuse(HTTPStatus.UNAUTHORIZED, NO_TOKEN)
-        return self._answer(*self._try(self.server.pages[path]))
+        if self._admitted():
+            self._answer(*self._try(self.server.pages[path]))
 
     def do_POST(self) -> None:
-        if not self._may_ask():
-            return self._refuse(HTTPStatus.UNAUTHORIZED, NO_TOKEN)
+        if not self._admitted():
+            return None
         path = self.path.partition("?")[0]
         if path not in self.server.answerers:
             return self._refuse(HTTPStatus.NOT_FOUND, f"there is {', '.join(self.server.answerers)} to POST to")
@@ -265,12 +277,21 @@ class _Handler(BaseHTTPRequestHandler):
             timer.cancel()
 
     def _stop_reading(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RD)
+        _end(self.connection, socket.SHUT_RD)
 
     def _read(self, length: int) -> bytes:
         with self._deadline(BODY_SECONDS + length / SLOWEST_BYTES):
             return self.rfile.read(length)
+
+    def _admitted(self) -> bool:
+        """Whether this request may be asked and its connection has a place; if not, it has been refused."""
+        if not self._may_ask():
+            self._refuse(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong: Authorization: Bearer …")
+            return False
+        if not self.server.admit(self.connection):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections: come back later")
+            return False
+        return True
 
     def _may_ask(self) -> bool:
         wanted = self.server.authorization
@@ -296,6 +317,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(body)))
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "1")
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

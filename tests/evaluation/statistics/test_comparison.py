@@ -16,9 +16,9 @@ from openrlhf_maxk.evaluation.reports.formats import (
 )
 from openrlhf_maxk.evaluation.statistics.comparison import (
     ALL,
+    by_data_set,
     compare,
     curve_table,
-    marked_table,
     only_found_by,
     ranked,
 )
@@ -59,13 +59,13 @@ def test_comparisons_are_paired_corrected_together_and_complete():
 
 def test_marks_of_the_papers_table_2():
     evaluations = {"base": make(0.5), "best": make(0.95, seed=1), "twin": make(0.5)}
-    table = marked_table(evaluations, "max", 2)
+    table = by_data_set(evaluations, "max", 2)
     assert table.columns == ("two", "one", ALL)
     assert table.best.tolist() == [[False] * 3, [True] * 3, [False] * 3]
     assert table.second.tolist() == [[True] * 3, [False] * 3, [True] * 3]  # equal values share the second place
     assert table.star[1].any()
     assert not table.star[[0, 2]].any()
-    level = marked_table({"a": make(0.5), "b": make(0.5)}, "max", 2)
+    level = by_data_set({"a": make(0.5), "b": make(0.5)}, "max", 2)
     assert level.best.all()  # equal: both are best, none second, no star
     assert not level.second.any()
     assert not level.star.any()
@@ -79,7 +79,7 @@ def test_ranked_with_gaps():
 
 
 def test_tables_as_text():
-    table = marked_table({"base_1": make(0.5), "a|b & 50%": make(0.95, seed=1)}, "max", 2)
+    table = by_data_set({"base_1": make(0.5), "a|b & 50%": make(0.95, seed=1)}, "max", 2)
     text = markdown(table)
     assert f"**{table.values[1, 2]:.3f}\\*** |" in text
     assert f"<u>{table.values[0, 2]:.3f}</u>" in text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from openrlhf_maxk.evaluation.reports.figures import plot_curves
-from openrlhf_maxk.evaluation.reports.tables import metric_table, print_tables
+from openrlhf_maxk.evaluation.reports.tables import difference_table, metric_table, print_tables
 from openrlhf_maxk.evaluation.statistics.scores import Scores, natural_key, paired, shown_ks, sums
 
 
@@ -23,7 +23,7 @@ def test_estimates_of_ragged_problems():
     assert scores.correct_counts.tolist() == [1, 2]
     np.testing.assert_allclose(scores.estimates("max", [1, 2]), [[0.5, 1.0], [2.75 / 4, (0.5 + 5 * 1.0) / 6]])
     np.testing.assert_allclose(scores.estimates("pass", [1, 2]), [[0.5, 1.0], [0.5, 5 / 6]])
-    with pytest.raises(ValueError, match="known are max, pass"):
+    with pytest.raises(ValueError, match="known are max, pass, selected"):
         scores.estimates("median", [1])
 
 
@@ -83,11 +83,12 @@ def text_of(renderable):
 def test_table_shows_estimates_differences_and_partial_columns():
     before = make([[0.0, 0.5], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]] * 10)
     after = make([[1.0, 0.5], [0.5, 0.5], [1.0, 1.0], [1.0, 0.0, 0.0, 0.0]] * 10)
-    text = text_of(metric_table({"base": before, "trained": after}, "max", [1, 2]))
+    text = text_of(metric_table({"base": before, "trained": after}, ["max"], [1, 2]))
     assert "max@1" in text
     assert "0.188" in text  # mean of 0.25, 0, 0.5, 0
+    text = text_of(difference_table({"base": before, "trained": after}, ["max"], [1, 2]))
     assert "+0.438*" in text  # mean of 0.5, 0.5, 0.5, 0.25
-    text = text_of(metric_table({"trained": after}, "pass", [4]))
+    text = text_of(metric_table({"trained": after}, ["pass"], [4]))
     assert "1.000" in text
     assert "(10 of 40)" in text
 

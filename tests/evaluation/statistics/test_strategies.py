@@ -68,12 +68,14 @@ def test_a_share_that_floating_point_makes_a_little_larger():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-4, 4)), min_size=1, max_size=7))
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(-4, 4)), min_size=1, max_size=7))
 def test_majority_at_k(samples):
     answers, rewards = [answer for answer, _ in samples], [Fraction(reward, 4) for _, reward in samples]
 
     def worth(subset):
-        votes = Counter(answers[i] for i in subset)
+        votes = Counter(answers[i] for i in subset if answers[i] is not None)
+        if not votes:
+            return sum((rewards[i] for i in subset), Fraction(0)) / len(subset)
         winners = [answer for answer, count in votes.items() if count == max(votes.values())]
         of = {answer: [rewards[i] for i in subset if answers[i] == answer] for answer in winners}
         return sum((sum(x, Fraction(0)) / len(x) for x in of.values()), Fraction(0)) / len(winners)

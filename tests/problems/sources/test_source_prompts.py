@@ -12,7 +12,7 @@ import pytest
 
 from openrlhf_maxk.problems.record import Mode, Problem, Test
 from openrlhf_maxk.problems.sources.options import PrepareOptions
-from openrlhf_maxk.problems.sources.preparation.prompts import EXAMPLES, Prompter, body, few_shot
+from openrlhf_maxk.problems.sources.preparation.prompts import EXAMPLES, Prompter, body, few_shot, load_tokenizer
 from openrlhf_maxk.problems.sources.source import SourceError
 
 from .accounts import adds_up, contents, dropped
@@ -140,6 +140,28 @@ def test_a_tokenizer_that_is_not_there_is_named(prepare: Prepare, tmp_path: Path
         prepare("mbpp", source, tokenizer=str(tmp_path))
     with pytest.raises(ValueError, match="--token_limit needs a --tokenizer"):
         PrepareOptions(out="x", token_limit=5, tokenizer="none")
+
+
+def test_without_the_hub_a_tokenizer_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No retries: what the hub says to the first question is the reason, and what is in the cache is taken."""
+    asked: list[str] = []
+
+    def refuse(self: object, name: str, **options: object) -> None:
+        asked.append(name)
+        raise ConnectionError("no network here")
+
+    def load(name: str, local_files_only: bool = False) -> str:
+        assert local_files_only, "transformers would try again and again"
+        if name == "in/cache":
+            return "a tokenizer"
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", load)
+    assert load_tokenizer(PrepareOptions(out="x", tokenizer="in/cache")) == "a tokenizer"
+    with pytest.raises(SourceError, match=r"no/where cannot be loaded \(ConnectionError: no network here\)"):
+        load_tokenizer(PrepareOptions(out="x", tokenizer="no/where"))
+    assert asked == ["in/cache", "no/where"]
 
 
 @pytest.mark.parametrize("prompt", ["chat", "chat_text"])

@@ -19,6 +19,7 @@ import pytest
 
 from openrlhf_maxk.problems.record import Limits, Mode, Problem, Test
 from openrlhf_maxk.problems.verdict import Verdict
+from openrlhf_maxk.rewards.execution import lanes as starting
 from openrlhf_maxk.rewards.execution.executor import Executor
 from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 from openrlhf_maxk.rewards.judging import jobs
@@ -180,6 +181,19 @@ class TestFailingMachinery:
         with pytest.raises(SandboxUnavailableError, match="switched off"):
             Executor(cores=1, layers=layers)
 
+    def test_a_machine_on_which_right_programs_fail_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A ``cp --preserve`` onto /dev/null by root leaves it read-only to every program."""
+        null = tmp_path / "null"
+        null.touch()
+        null.chmod(0o644)
+        monkeypatch.setattr(starting, "NULL", str(null))
+        with pytest.raises(SandboxUnavailableError, match=rf"its mode is 644\. `chmod 666 {null}` mends it"):
+            Executor(cores=1)
+        null.chmod(0o666)
+        Executor(cores=1).close()
+
     @pytest.mark.parametrize("layers", [[], ["landlock"]])
     def test_unless_it_is_asked_for(self, layers: list[str]) -> None:
         with Executor(cores=1, layers=layers, unsafe=True) as executor:
@@ -249,6 +263,7 @@ def test_verdicts_do_not_depend_on_load() -> None:
 
 CLIENT = """
 from openrlhf_maxk.problems.record import Limits, Problem, Test
+from openrlhf_maxk.rewards.execution import lanes as starting
 from openrlhf_maxk.rewards.execution.executor import Executor
 
 limits = Limits(cpu_seconds=0.25)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -249,14 +249,31 @@ def test_a_client_that_says_nothing_is_dropped_in_time(monkeypatch):
         assert connection.recv(1) == b""
 
 
-def test_too_many_connections_are_told_to_come_back(monkeypatch):
+def test_too_many_connections_are_told_to_come_back():
     with serving(connections=1) as server:
-        with socket.create_connection(server.server_address[:2], 30):
-            settles(lambda: len(server._connections) == 1)
+        with requests.Session() as client:
+            assert client.post(server.url + "/get_reward", json=body("a"), timeout=30).ok  # and keeps its place
             response = post(server, body("a"))
             assert response.status_code == 503
             assert "too many connections" in response.json()["error"]
+            assert response.headers["Retry-After"] == "1"
+            assert requests.get(server.url + "/health", timeout=30).ok
+            assert client.post(server.url + "/get_reward", json=body("a"), timeout=30).ok
         settles(lambda: post(server, body("a")).ok)
+
+
+def test_connections_without_the_token_take_no_places():
+    """As many silent or trickling ones as one likes: the oldest give way to whoever has something to say."""
+    right = {"Authorization": f"Bearer {SECRET}"}
+    with serving(token=SECRET, connections=2) as server, ExitStack() as stack:
+        for number in range(server_module.STRANGERS + 20):
+            stranger = stack.enter_context(socket.create_connection(server.server_address[:2], 30))
+            stranger.sendall(b"POST /get_reward HTTP/1.1\r\n" if number % 2 else b"P")
+        for _ in range(3):
+            assert post(server, body("a"), headers={"Authorization": "Bearer wrong"}).status_code == 401
+            assert requests.get(server.url + "/health", timeout=30).ok
+            assert post(server, body("ab"), headers=right).json()["rewards"] == [2.0]
+        settles(lambda: len(server._strangers) <= server_module.STRANGERS)
 
 
 def settles(condition: Any) -> None:

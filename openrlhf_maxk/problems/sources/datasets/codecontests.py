@@ -13,7 +13,7 @@ from openrlhf_maxk.problems.sources.conversion.cases import check_statement, con
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
 from openrlhf_maxk.problems.sources.reading import fields
 from openrlhf_maxk.problems.sources.reading.files import split_files
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source, in_random_order
 
 # The hub's labels. They count without gaps, unlike the numbers of the original protocol buffers (ATCODER = 6, L = 19).
 SOURCES = dict(enumerate(("UNKNOWN", "CODECHEF", "CODEFORCES", "HACKEREARTH", "CODEJAM", "ATCODER", "AIZU")))
@@ -111,7 +111,7 @@ class CodeContests(Source):
         if len(ids) < test + train:
             test = round(len(ids) * test / (test + train))
             train = len(ids) - test
-        order = sorted(ids, key=lambda i: hashlib.sha256(f"{self.options.seed} {i}".encode()).digest())
+        order = in_random_order(ids, self.options.seed)
         chosen = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + train], "train")
         return [chosen.get(identifier, "") for identifier in ids]
 

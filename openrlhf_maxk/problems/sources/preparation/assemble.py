@@ -29,6 +29,7 @@ from openrlhf_maxk.problems.sources.source import DataFile, Source, SourceError
 from openrlhf_maxk.problems.store import INDEX, PROBLEMS, SOLUTIONS, TESTS, ProblemWriter
 
 DROPPED = "dropped.jsonl"
+SHOWN = 5  # dropped rows, of one's own problems
 
 
 class Assembler:
@@ -57,7 +58,8 @@ class Assembler:
             reason = "" if split else "beyond_split_sizes"
             decisions[i] = replace(decisions[i], split=split or decisions[i].split, reason=reason)
         if not any(splits):
-            raise SourceError(f"no problem is left: {_reasons(decisions)}. Loosen the options, or check --source")
+            reasons = _places(decisions, self.data_files) if self.source.explains else []
+            raise SourceError("\n  ".join([_nothing_left(decisions), *reasons]))
         with new_folder(out) as folder:
             names = self._write_problems(folder, journal, decisions)
             _write_dropped(folder, decisions, self.data_files)
@@ -110,7 +112,7 @@ class Assembler:
 
     def _stored(self, problem: Problem, decision: Decision) -> Problem:
         origin = {"revision": self.revision, "file": self.data_files[decision.file].name, "row": decision.row}
-        provenance = {**problem.provenance, **(origin if self.source.repo else {}), "split": decision.split}
+        provenance = {**problem.provenance, **({} if self.source.generated else origin), "split": decision.split}
         return replace(problem, id=decision.id, provenance=provenance)
 
     def _manifest(
@@ -149,23 +151,23 @@ class Assembler:
                 {"data_set": name, "manifest_sha256": digest} for name, digest in identity["decontaminated_against"]
             ],
             "counts": ledger.account(len(decisions)),
-            "warnings": self._warnings(ledger, errors),
+            "warnings": self._warnings(ledger, errors, decisions),
             "outputs": account.describe_files(folder, outputs),
         }
 
-    def _warnings(self, ledger: account.Ledger, errors: list[ChunkEnd]) -> list[str]:
+    def _warnings(self, ledger: account.Ledger, errors: list[ChunkEnd], decisions: list[Decision]) -> list[str]:
         found = [f"{self.data_files[e.file].name} could not be read to its end: {e.file_error}" for e in errors]
         if n := ledger.dropped["unexpected_error"]:
             found.append(f"{n} rows failed in a way that nothing foresaw: see {DROPPED}")
         train, test = getattr(self.options, "train_size", 0), getattr(self.options, "test_size", 0)
-        if train and ledger.kept.total() < train + test and self.source.repo:
+        if train and ledger.kept.total() < train + test and not self.source.generated:
             found.append(
                 f"{train:,} + {test:,} problems were asked for, {ledger.kept.total():,} are left: "
                 "they are split in the same proportion"
             )
         if not self.options.validate:
             found.append("reference solutions were not run (--no-validate)")
-        return found
+        return [*found, *_places(decisions, self.data_files)] if self.source.explains else found
 
 
 def _write_dropped(folder: Path, decisions: list[Decision], files: Sequence[DataFile]) -> None:
@@ -174,6 +176,21 @@ def _write_dropped(folder: Path, decisions: list[Decision], files: Sequence[Data
             if d.reason:
                 row = {"file": files[d.file].name, "row": d.row, "id": d.id, "reason": d.reason, "detail": d.detail}
                 f.write(f"{json.dumps(row)}\n")
+
+
+def _nothing_left(decisions: list[Decision]) -> str:
+    return f"no problem is left: {_reasons(decisions)}. Loosen the options, or check --source"
+
+
+def _places(decisions: list[Decision], files: Sequence[DataFile]) -> list[str]:
+    """Where the first rows that were dropped are, and what is wrong with them."""
+    dropped = [d for d in decisions if d.reason]
+    found = []
+    for d in dropped[:SHOWN]:
+        name = files[d.file].name
+        place = f"line {d.row + 1}" if ".jsonl" in name else f"row {d.row} (the first is 0)"
+        found.append(f"{name}, {place}: {d.reason}{f': {d.detail}' if d.detail else ''}")
+    return [*found, f"{len(dropped) - SHOWN} more: see {DROPPED}"] if len(dropped) > SHOWN else found
 
 
 def _reasons(decisions: list[Decision]) -> str:

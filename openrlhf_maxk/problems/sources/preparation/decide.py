@@ -113,7 +113,7 @@ class Decider:
         yield ChunkEnd(number, next_row, True, error), drafts
 
     def _rows(self, file: DataFile, start: int) -> Iterator[tuple[str, Row]]:
-        if not self.source.repo:
+        if self.source.generated:
             for index, (split, fields) in enumerate(self.source.own_rows()):
                 if index >= start:
                     yield split, Row(index, fields)
@@ -142,7 +142,7 @@ class Decider:
                 self.source.names(row.fields)
                 raise Rejected("empty_statement")
             self._check_contamination(draft.fingerprint)
-            prompted = self.prompter(candidate.problem)
+            prompted = self.prompter(candidate.problem, candidate.messages)
             draft.statement_tokens, draft.prompt_tokens = prompted.statement_tokens, prompted.prompt_tokens
             tokens = draft.prompt_tokens if self.options.token_limit_on == "prompt" else draft.statement_tokens
             if self.options.token_limit and tokens is not None and tokens > self.options.token_limit:

@@ -62,11 +62,11 @@ class Preparation:
     def _run(self, journal: Journal) -> dict[str, Any]:
         files = self._open_files(journal.identity())
         data_files = (
-            files.data_files(self.source) if self.source.repo else [DataFile(self.source.name, Path(), "", 0, "")]
+            [DataFile(self.source.name, Path(), "", 0, "")] if self.source.generated else files.data_files(self.source)
         )
         prompter = Prompter(self.options, load_tokenizer(self.options))
         contaminants = self._contaminants()
-        revision = files.revision if self.source.repo else "generated"
+        revision = "generated" if self.source.generated else files.revision
         identity = self._identity(data_files, revision, prompter, contaminants)
         if (done := self._finished(identity)) is not None:
             return done
@@ -79,7 +79,7 @@ class Preparation:
         return Assembler(self.source, self.options, data_files, revision).assemble(self.out, journal, identity)
 
     def _open_files(self, earlier: Mapping[str, Any] | None) -> LocalFiles | HubFiles:
-        if self.options.source or not self.source.repo:
+        if self.options.source or self.source.generated:
             return LocalFiles(Path(self.options.source).absolute())
         repo, revision = self.options.repo or self.source.repo, self.options.revision
         if earlier and earlier.get("repo") == repo and earlier.get("asked_revision") == revision:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from openrlhf_maxk.problems.record import Mode, Problem
 from openrlhf_maxk.problems.sources.options import PrepareOptions
-from openrlhf_maxk.problems.sources.source import SourceError
+from openrlhf_maxk.problems.sources.source import Message, SourceError
 
 Prompt = str | list[dict[str, str]]
 
@@ -52,6 +53,9 @@ EXAMPLES = {
 }
 
 
+_HUB_SECONDS = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Prompted:
     """A prompt and its length."""
@@ -76,8 +80,8 @@ class Prompter:
         if options.prompt == "chat_text" and not getattr(tokenizer, "chat_template", None):
             raise SourceError(f"--prompt chat_text: tokenizer {options.tokenizer} has no chat template; use plain")
 
-    def __call__(self, problem: Problem) -> Prompted:
-        """The prompt of a problem."""
+    def __call__(self, problem: Problem, messages: Sequence[Message] = ()) -> Prompted:
+        """The prompt of a problem; chats are the problem's own messages where it comes with some."""
         style = self.options.prompt
         prompt: Prompt
         if style == "statement":
@@ -87,7 +91,7 @@ class Prompter:
         elif style == "few_shot":
             prompt = few_shot(problem)
         else:
-            prompt = self._messages(problem)
+            prompt = self._messages(problem, messages)
         text = self._render(prompt) if isinstance(prompt, list) else prompt
         counts = self._count(problem.statement), self._count(text) if text is not None else None
         if style == "chat_text":
@@ -105,8 +109,10 @@ class Prompter:
         digest = hashlib.sha256(f"{content}\n{template}".encode()).hexdigest()
         return {"name": PurePath(self.options.tokenizer).name, "sha256": digest}
 
-    def _messages(self, problem: Problem) -> list[dict[str, str]]:
+    def _messages(self, problem: Problem, own: Sequence[Message]) -> list[Message]:
         system = [{"role": "system", "content": self.options.system_prompt}] if self.options.system_prompt else []
+        if own:
+            return [*([] if own[0]["role"] == "system" else system), *own]
         return [*system, {"role": "user", "content": request(problem)}]
 
     def _render(self, messages: list[dict[str, str]]) -> str | None:
@@ -158,11 +164,26 @@ def load_tokenizer(options: PrepareOptions) -> Any:
         raise SourceError(f"--tokenizer {options.tokenizer}: there is no such folder")
     from transformers import AutoTokenizer
 
+    out_of_reach = None if Path(options.tokenizer).is_dir() else _out_of_reach(options.tokenizer)
     try:
-        return AutoTokenizer.from_pretrained(options.tokenizer)
+        return AutoTokenizer.from_pretrained(options.tokenizer, local_files_only=out_of_reach is not None)
     except Exception as e:
-        reason = (str(e).splitlines() or [""])[0]
+        cause = out_of_reach or e
+        reason = (str(cause).splitlines() or [""])[0]
         raise SourceError(
-            f"--tokenizer {options.tokenizer} cannot be loaded ({type(e).__name__}: {reason}). Name a folder with one, "
-            "or pass --tokenizer none --token_limit 0 to do without"
+            f"--tokenizer {options.tokenizer} cannot be loaded ({type(cause).__name__}: {reason}). Name a folder with "
+            "one, or pass --tokenizer none --token_limit 0 to do without"
         ) from None
+
+
+def _out_of_reach(name: str) -> Exception | None:
+    """Why the hub has no such repository within reach, None if it has. It is asked once: transformers would ask again
+    and again for a minute. What is in the cache is of use all the same.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=_HUB_SECONDS)
+    except Exception as error:
+        return error
+    return None

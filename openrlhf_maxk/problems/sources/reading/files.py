@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from openrlhf_maxk.problems.sources.reading.rows import SUFFIXES
+from openrlhf_maxk.problems.sources.reading.rows import SUFFIXES, suffix
 from openrlhf_maxk.problems.sources.source import DataFile, Source, SourceError
 
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of ``datasets``
@@ -162,7 +162,7 @@ class HubFiles:
 def is_data(name: str) -> bool:
     """Whether a file may hold rows, by its name."""
     path = PurePosixPath(name)
-    return path.suffix in SUFFIXES and path.name not in NOT_ROWS and not any(p.startswith(".") for p in path.parts)
+    return bool(suffix(name)) and path.name not in NOT_ROWS and not any(p.startswith(".") for p in path.parts)
 
 
 def data_file(name: str, path: Path, split: str) -> DataFile:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,13 +16,19 @@ from openrlhf_maxk.problems.sources.reading.fields import json_fault
 from openrlhf_maxk.problems.sources.source import Rejected, Row, SourceError
 
 BATCH_ROWS = 4  # a row of tests may hold hundreds of megabytes
-SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)  # what reading damaged data may raise
+BOM = b"\xef\xbb\xbf"
 LFS_POINTER = b"version https://git-lfs"
 
 
 class BadFile(SourceError):
     """A file, or the rest of it, that cannot be read."""
+
+
+def suffix(name: str) -> str:
+    """What a file's name says about its format: ".jsonl", ".json.gz", …; "" if nothing that is known."""
+    return next((end for end in SUFFIXES if name.endswith(end)), "")
 
 
 class RowReader:
@@ -66,9 +74,29 @@ class RowReader:
             ".jsonl": self._json_lines,
             ".json": self._json,
         }
-        if self.path.suffix not in readers:
+        form = suffix(self.path.name).removesuffix(".gz")
+        if form not in readers:
             raise BadFile(f"{self.path.name}: known formats are {', '.join(SUFFIXES)}")
-        return readers[self.path.suffix](start)
+        if form == ".jsonl" and self._is_one_list():
+            form = ".json"
+        return readers[form](start)
+
+    def _open(self) -> IO[bytes]:
+        return gzip.open(self.path) if self.path.name.endswith(".gz") else self.path.open("rb")  # type: ignore[return-value]
+
+    def _is_one_list(self) -> bool:
+        """Whether the file is one JSON list, and not lines of which the first is one."""
+        try:
+            with self._open() as f:
+                if f.read(64).removeprefix(BOM).lstrip()[:1] != b"[":
+                    return False
+                f.seek(0)
+                first = f.readline(self.max_row_bytes + 1)
+                fields = _parse(first.removeprefix(BOM))
+                whole = isinstance(fields, Rejected) and fields.reason == "not_an_object"
+                return not whole or not f.read(64).strip()
+        except (*DAMAGE, EOFError, zlib.error) as e:
+            raise BadFile(f"{self.path.name} cannot be unpacked (cut short?): {_first_line(e)}") from None
 
     def _parquet(self, start: int) -> Iterator[Row]:
         try:
@@ -119,7 +147,7 @@ class RowReader:
             raise BadFile(
                 f"{self.path.name} has no column {', '.join(missing)}: not an original file of this data set?"
             )
-        return [name for name in self.columns if name in names]
+        return list(names) if "*" in self.columns else [name for name in self.columns if name in names]
 
     def _batch(self, batch: pa.RecordBatch, first: int, start: int) -> Iterator[Row]:
         for i in range(max(start - first, 0), batch.num_rows):
@@ -135,19 +163,26 @@ class RowReader:
             return Rejected("not_unicode" if "UTF8" in str(e) else "unreadable_row", type(e).__name__)
 
     def _json_lines(self, start: int) -> Iterator[Row]:
-        with self.path.open("rb") as f:
-            index = 0
+        try:
+            yield from self._lines(start)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+            raise BadFile(f"{self.path.name} cannot be unpacked (cut short?): {_first_line(e)}") from None
+
+    def _lines(self, start: int) -> Iterator[Row]:
+        """Numbered as an editor does, but from 0; blank lines are no rows."""
+        with self._open() as f:
+            index = -1
             while line := f.readline(self.max_row_bytes + 1):
+                index += 1
+                if not index:
+                    line = line.removeprefix(BOM)
                 whole = line.endswith(b"\n")
                 if len(line) > self.max_row_bytes and not whole:
                     whole = _skip_line(f)
                     fields: dict[str, Any] | Rejected = Rejected(
                         "row_too_large", f"more than {self.max_row_bytes} bytes"
                     )
-                elif not line.strip():
-                    continue
-                elif index < start:
-                    index += 1
+                elif not line.strip() or index < start:
                     continue
                 else:
                     fields = _parse(line)
@@ -157,13 +192,21 @@ class RowReader:
                     fields = Rejected("cut_short", "the file ends in the middle of this row")
                 if index >= start:
                     yield Row(index, fields)
-                index += 1
 
     def _json(self, start: int) -> Iterator[Row]:
-        if self.path.stat().st_size > self.max_row_bytes:
+        try:
+            with self._open() as f:
+                text = f.read(self.max_row_bytes + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+            raise BadFile(f"{self.path.name} cannot be unpacked (cut short?): {_first_line(e)}") from None
+        first_line = text[: text.find(b"\n")] if b"\n" in text else b""
+        if first_line.startswith(b"{") and isinstance(_parse(first_line), dict):  # JSON lines under another name
+            yield from self._json_lines(start)
+            return
+        if len(text) > self.max_row_bytes:
             raise BadFile(f"{self.path.name} is one JSON text of more than {self.max_row_bytes} bytes: use JSON lines")
         try:
-            rows = json.loads(self.path.read_bytes())
+            rows = json.loads(text.removeprefix(BOM))
         except (ValueError, RecursionError) as e:
             raise BadFile(f"{self.path.name} is not whole JSON (cut short?): {json_fault(e)}") from None
         if not isinstance(rows, list):
