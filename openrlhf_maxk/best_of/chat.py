@@ -131,6 +131,7 @@ def report(best: Best, k: int) -> dict[str, Any]:
         "k": k,
         "sample": best.sample,
         "programs": best.programs,
+        "lost": best.lost,
         "passed": best.passed,
         "tests": len(best.passing),
         "verdicts": [str(verdict) for verdict in best.verdicts],

@@ -24,7 +24,8 @@ class Best:
     passing: tuple[int, ...]  # for each test, how many of the k samples pass it
     solving: int  # how many samples pass all tests
     programs: int  # how many samples hold a program
-    votes: int  # samples that pass as many tests as the chosen one and print the same, itself included
+    lost: int  # how many of those the machinery failed to run: they count as neither passing nor failing
+    votes: int  # samples that pass as many tests as the chosen one and answer the same, itself included
 
     @property
     def passed(self) -> int:
@@ -35,8 +36,8 @@ class Best:
 def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult], tests: int) -> Best:
     """The sample whose program passes most tests.
 
-    Among equals it is one whose program prints what most of them print, over all tests and without regard to white
-    space; among those, one of the program that was written most often; then the first.
+    Among equals it is one whose program answers as most of them do, over all tests; among those, one of the program
+    that was written most often; then the first.
 
     Args:
         programs: of the k samples, at least one; None where there is none.
@@ -52,23 +53,23 @@ def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult],
     scored = {program: results[program] for program in written if results[program].scored}
     passed = {program: _passed(result) for program, result in scored.items()}
     most = max(passed.values(), default=-1)
-    lost = [results[program] for program in written if program not in scored]
+    lost = sum(written[program] for program in written if program not in scored)
     if lost and most < tests:
-        samples = sum(written[program] for program in written if program not in scored)
-        raise UndecidedError(f"{samples} of {len(programs)} samples could not be run: {_failure(lost[0])}")
+        failure = _failure(next(results[program] for program in written if program not in scored))
+        raise UndecidedError(f"{lost} of {len(programs)} samples could not be run: {failure}")
     passing = tuple(
         sum(written[program] for program, result in scored.items() if result.tests[test].verdict is Verdict.PASSED)
         for test in range(tests)
     )
     solving = sum(written[program] for program in scored if passed[program] == tests)
     if not scored:
-        return Best(0, None, (), "", passing, 0, 0, 0)
+        return Best(0, None, (), "", passing, solving=0, programs=0, lost=0, votes=0)
     equals = [program for program in written if passed.get(program) == most]
     votes: Counter[tuple[bytes, ...]] = Counter()
     for program in equals:
-        votes[_printed(scored[program])] += written[program]
+        votes[_answers(scored[program])] += written[program]
     # max keeps the first of equals, and a Counter the order in which programs first came.
-    program = max(equals, key=lambda each: (votes[_printed(scored[each])], written[each]))
+    program = max(equals, key=lambda each: (votes[_answers(scored[each])], written[each]))
     result = scored[program]
     return Best(
         sample=programs.index(program),
@@ -78,7 +79,8 @@ def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult],
         passing=passing,
         solving=solving,
         programs=written.total(),
-        votes=votes[_printed(result)],
+        lost=lost,
+        votes=votes[_answers(result)],
     )
 
 
@@ -86,8 +88,9 @@ def _passed(result: ProgramResult) -> int:
     return sum(test.verdict is Verdict.PASSED for test in result.tests)
 
 
-def _printed(result: ProgramResult) -> tuple[bytes, ...]:
-    return tuple(b" ".join(test.output.split()) for test in result.tests)
+def _answers(result: ProgramResult) -> tuple[bytes, ...]:
+    """Equal for programs that behave alike: what the runner knows answers by, else what was printed, as words."""
+    return tuple(test.answer or b" ".join(test.output.split()) for test in result.tests)
 
 
 def _failure(result: ProgramResult) -> str:

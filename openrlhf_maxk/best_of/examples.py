@@ -31,7 +31,7 @@ _END = re.compile(
     rf"^{_DECORATION}(?:explanation|note|notes|constraints?|scoring|hint|sample|example)s?\b", re.IGNORECASE
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
-_SENTENCE = re.compile(r"[A-Za-z]{2,}[ \t]+[A-Za-z]+[ \t]+[A-Za-z]{2,}")
+_SENTENCE = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,}[ \t]+[A-Za-z]+[ \t]+[A-Za-z]{2,}")
 _ARGUMENTS = re.compile(r"[ \t]*[A-Za-z_]\w*[ \t]*=[^=]")
 
 
@@ -75,7 +75,7 @@ def _pairs(lines: list[str], trusted: bool) -> Iterator[tuple[str, str]]:
         number += 1
         if heading is None or not (trusted or heading["rest"].strip()):
             continue
-        rest = _BEFORE.sub("", heading["rest"])
+        rest = _BEFORE.sub("", heading["rest"]).rstrip()
         expects = heading["kind"].lower().startswith("out")
         block, number = _block([rest] if rest else [], lines, number, expects)
         if not expects:
@@ -95,18 +95,17 @@ def _block(block: list[str], lines: list[str], number: int, expects: bool) -> tu
             number += 1
             if fenced:
                 break
-            fenced = not block or not any(map(str.strip, block))
+            fenced = not block
             continue
         if not fenced and (_HEADING.match(line) or _END.match(line)):
             break
-        if expects and not fenced and not line.strip() and any(map(str.strip, block)):
+        if expects and not fenced and block and not line.strip():
             break
-        block.append(line.rstrip())
+        if block or line.strip():
+            block.append(line.rstrip())
         number += 1
     while block and not block[-1]:
         block.pop()
-    while block and not block[0]:
-        del block[0]
     return block, number
 
 

@@ -39,7 +39,7 @@ class VllmServer:
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def models(self) -> dict[str, Any]:
-        """The models that it serves, as it says it. Raises Unavailable."""
+        """The models that it serves, as it says it. Raises BadRequest, Unavailable."""
         return self._ask("GET", "/models", None, lambda: False)
 
     def samples(self, request: Mapping[str, Any], k: int, unwanted: Callable[[], bool]) -> dict[str, Any]:

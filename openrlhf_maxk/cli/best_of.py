@@ -81,11 +81,12 @@ def _answer(options: argparse.Namespace) -> int:
 def told(best: Best, k: int) -> list[str]:
     """How the best was chosen, for people."""
     tests = len(best.passing)
-    lines = [f"{k} samples, {best.programs} with a program, {best.solving} pass all of {tests} tests"]
+    lost = f", {best.lost} of them could not be run" if best.lost else ""
+    lines = [f"{k} samples, {best.programs} with a program{lost}, {best.solving} pass all of {tests} tests"]
     lines += [f"test {number}: passed by {count}" for number, count in enumerate(best.passing, 1)]
     if best.program is None:
         return [*lines, "no sample holds a program"]
-    lines.append(f"best: sample {best.sample + 1}, passes {best.passed} of {tests}; {best.votes} print what it prints")
+    lines.append(f"best: sample {best.sample + 1}, passes {best.passed} of {tests}; {best.votes} answer as it does")
     return lines if best.passed == tests else [*lines, f"it fails: {best.detail or 'see above'}"]
 
 
@@ -155,7 +156,7 @@ def _from_endpoint(options: argparse.Namespace, problem: Problem, text: str | No
     if options.model is None:
         models = best_of.server.models().get("data") or [{}]
         request["model"] = models[0].get("id")
-    request |= {"temperature": 1.0} | best_of.settings
+    request |= {"temperature": 1.0, **best_of.settings}
     return best_of.choose(request, options.k, problem, lambda: False)[1]
 
 

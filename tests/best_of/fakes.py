@@ -19,9 +19,10 @@ from openrlhf_maxk.rewards.judging.jobs import prepare
 LETTERS = {"P": Verdict.PASSED, "W": Verdict.WRONG, "C": Verdict.CRASHED, "I": Verdict.INFRASTRUCTURE_ERROR}
 
 
-def result(verdicts: str, output: str = "") -> ProgramResult:
+def result(verdicts: str, output: str = "", answer: str = "") -> ProgramResult:
     """Of a letter for each test: passed, wrong, crashed, or not run (I). ``output`` is printed on each."""
-    return ProgramResult(tuple(TestResult(LETTERS[v], detail=LETTERS[v], output=output.encode()) for v in verdicts))
+    said = {"output": output.encode(), "answer": answer.encode()}
+    return ProgramResult(tuple(TestResult(LETTERS[v], detail=LETTERS[v], **said) for v in verdicts))
 
 
 class FakeRunner(Runner):

@@ -40,10 +40,11 @@ def serving(
     token: str | None = None,
     k: int = 8,
     timeout: float = 30.0,
+    connections: int = 32,
     **settings: Any,
 ) -> Iterator[BestOfServer]:
     best = BestOf(VllmServer(vllm.url, timeout), runner or FakeRunner(ENDS), k, 2, settings)
-    server = BestOfServer(("127.0.0.1", 0), best, token, 2**20, 32)
+    server = BestOfServer(("127.0.0.1", 0), best, token, 2**20, connections)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -72,6 +73,7 @@ def test_the_best_of_k_is_the_one_choice(vllm):
         "k": 4,
         "sample": 3,
         "programs": 3,
+        "lost": 0,
         "passed": 2,
         "tests": 2,
         "verdicts": ["passed", "passed"],
@@ -227,6 +229,12 @@ def test_a_server_that_says_nothing_is_given_up(vllm):
     assert vllm.dropped.wait(10)
 
 
+def test_what_the_sandbox_loses_is_told_where_another_sample_passes_all(vllm):
+    with serving(vllm, FakeRunner(ENDS | {HALF: "PI"})) as server:
+        told = post(server, body()).json()["best_of"]
+    assert (told["sample"], told["passing"], told["lost"], told["programs"]) == (3, [2, 2], 2, 6)
+
+
 def test_what_the_sandbox_fails_in_is_an_error_and_no_choice(vllm):
     with serving(vllm, FakeRunner(ENDS | {RIGHT: "PI"})) as server:
         response = post(server, body())
@@ -300,6 +308,18 @@ def test_without_the_token_nothing_is_answered(vllm, path):
     assert (refused.status_code, given.status_code) == (401, 200)
     assert "token" in refused.json()["error"]["message"]
     assert len(vllm.asked) == path.endswith("completions")
+
+
+def test_limits_are_told_in_openais_form(vllm):
+    with serving(vllm, connections=1) as server, requests.Session() as client:
+        assert client.get(server.url + "/v1/models", timeout=30).ok  # and keeps its place
+        refused = [post(server, body()), requests.get(server.url + "/v1/models", timeout=30)]
+        assert [answer.status_code for answer in refused] == [503, 503]
+        assert {answer.json()["error"]["type"] for answer in refused} == {"server_error"}
+        long = client.post(server.url + "/v1/chat/completions", json=body(padding="x" * 2**20), timeout=30)
+    assert long.status_code == 413
+    assert "(--max-body)" in long.json()["error"]["message"]
+    assert vllm.asked == []
 
 
 def test_the_servers_key_is_of_the_environment(vllm, monkeypatch):

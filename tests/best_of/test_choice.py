@@ -22,6 +22,12 @@ from .fakes import result
         (["a", "b", "c", "c"], {"a": result("PPP", "2"), "b": result("PPP", "2"), "c": result("PPP", "2")}, 2),
         # samples vote, not programs
         (["a", "a", "a", "b", "c"], {"a": result("PPP", "1"), "b": result("PPP", "2"), "c": result("PPP", "2")}, 0),
+        # what the runner knows answers by, wherever it tells: what is printed may be cut, or not be the answer
+        (
+            ["a", "b", "c"],
+            {"a": result("PPP", "1", "x"), "b": result("PPP", "1", "y"), "c": result("PPP", "2", "y")},
+            1,
+        ),
         # else the first
         ([None, "b", "a"], {"a": result("PPP", "1"), "b": result("PPP", "2")}, 1),
         # a majority that passes less has no say
@@ -39,7 +45,7 @@ def test_what_all_of_them_did_is_told():
     results = {"a": result("PPW", "1"), "b": result("PPP", "2"), "c": result("WCW", "3")}
     best = choose(["a", None, "b", "a", "c", "b"], results, 3)
     assert (best.sample, best.passed, best.votes, best.detail) == (2, 3, 2, "")
-    assert (best.passing, best.solving, best.programs) == ((4, 4, 2), 2, 5)
+    assert (best.passing, best.solving, best.programs, best.lost) == ((4, 4, 2), 2, 5, 0)
     worse = choose(["c", "a"], {"a": results["a"], "c": results["c"]}, 3)
     assert worse.verdicts == (Verdict.PASSED, Verdict.PASSED, Verdict.WRONG)
     assert worse.detail == "wrong"
@@ -56,7 +62,8 @@ def test_what_could_not_be_run_leaves_no_choice_unless_another_passes_all():
         choose(["a", "b"], results, 3)
     with pytest.raises(UndecidedError, match="2 of 3 samples"):
         choose(["b", None, "b"], {"b": results["b"]}, 3)
-    assert choose(["a", "b", "c"], results, 3).program == "c"
+    best = choose(["a", "b", "b", "c", "b"], results, 3)
+    assert (best.program, best.passing, best.lost, best.programs) == ("c", (2, 2, 1), 3, 5)
 
 
 def test_no_sample_is_no_choice():

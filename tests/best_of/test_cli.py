@@ -44,7 +44,7 @@ def test_the_best_is_printed_and_how_many_passed_what(ask, tmp_path, capsys):
         "8 samples, 6 with a program, 2 pass all of 2 tests",
         "test 1: passed by 4",
         "test 2: passed by 2",
-        "best: sample 4, passes 2 of 2; 2 print what it prints",
+        "best: sample 4, passes 2 of 2; 2 answer as it does",
     ]
     assert (asked["model"], asked["n"], asked["temperature"]) == ("fake", 8, 0.5)
     (message,) = asked["messages"]
