@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from openrlhf_maxk.problems.verdict import ProgramResult, Verdict
 
+_ENDED = (Verdict.PASSED, Verdict.WRONG)  # of a program that came to its end
+
 
 class UndecidedError(RuntimeError):
     """Programs that might be the best could not be run: the machinery failed, and there is no choice."""
@@ -25,7 +27,7 @@ class Best:
     solving: int  # how many samples pass all tests
     programs: int  # how many samples hold a program
     lost: int  # how many of those the machinery failed to run: they count as neither passing nor failing
-    votes: int  # samples that pass as many tests as the chosen one and answer the same, itself included
+    votes: int  # samples that are equal to the chosen one so far and answer the same, itself included
 
     @property
     def passed(self) -> int:
@@ -36,8 +38,8 @@ class Best:
 def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult], tests: int) -> Best:
     """The sample whose program passes most tests.
 
-    Among equals it is one whose program answers as most of them do, over all tests; among those, one of the program
-    that was written most often; then the first.
+    Among equals it is one that crashes or meets a limit on fewest tests; among those, one whose program answers as most
+    of them do, over all tests; then one of the program that was written most often; then the first.
 
     Args:
         programs: of the k samples, at least one; None where there is none.
@@ -51,20 +53,21 @@ def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult],
         raise ValueError("there is no sample to choose from")
     written = Counter(program for program in programs if program is not None)
     scored = {program: results[program] for program in written if results[program].scored}
-    passed = {program: _passed(result) for program, result in scored.items()}
-    most = max(passed.values(), default=-1)
-    lost = sum(written[program] for program in written if program not in scored)
-    if lost and most < tests:
-        failure = _failure(next(results[program] for program in written if program not in scored))
+    ranks = {program: (_count(result, Verdict.PASSED), _count(result, *_ENDED)) for program, result in scored.items()}
+    best = max(ranks.values(), default=(-1, -1))
+    missing = [program for program in written if program not in scored]
+    lost = sum(written[program] for program in missing)
+    if missing and best[0] < tests:
+        failure = _failure(results[missing[0]])
         raise UndecidedError(f"{lost} of {len(programs)} samples could not be run: {failure}")
     passing = tuple(
         sum(written[program] for program, result in scored.items() if result.tests[test].verdict is Verdict.PASSED)
         for test in range(tests)
     )
-    solving = sum(written[program] for program in scored if passed[program] == tests)
+    solving = sum(written[program] for program, (passed, _) in ranks.items() if passed == tests)
     if not scored:
         return Best(0, None, (), "", passing, solving=0, programs=0, lost=0, votes=0)
-    equals = [program for program in written if passed.get(program) == most]
+    equals = [program for program in written if ranks.get(program) == best]
     votes: Counter[tuple[bytes, ...]] = Counter()
     for program in equals:
         votes[_answers(scored[program])] += written[program]
@@ -84,8 +87,8 @@ def choose(programs: Sequence[str | None], results: Mapping[str, ProgramResult],
     )
 
 
-def _passed(result: ProgramResult) -> int:
-    return sum(test.verdict is Verdict.PASSED for test in result.tests)
+def _count(result: ProgramResult, *verdicts: Verdict) -> int:
+    return sum(test.verdict in verdicts for test in result.tests)
 
 
 def _answers(result: ProgramResult) -> tuple[bytes, ...]:

@@ -28,6 +28,8 @@ from .fakes import result
             {"a": result("PPP", "1", "x"), "b": result("PPP", "1", "y"), "c": result("PPP", "2", "y")},
             1,
         ),
+        # many that crash have no say against one that ends
+        (["a", "a", "b", "c"], {"a": result("PCC"), "b": result("PWC"), "c": result("PWW")}, 3),
         # else the first
         ([None, "b", "a"], {"a": result("PPP", "1"), "b": result("PPP", "2")}, 1),
         # a majority that passes less has no say

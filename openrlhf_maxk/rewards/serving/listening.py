@@ -47,8 +47,8 @@ def serve_until_told(server: RewardServer, token: str | None) -> None:
     """Answer requests until Ctrl-C or SIGTERM; those in work are finished."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
-    paths = ", ".join(server.answerers)
-    print(f"listening on {server.url} ({paths}, /health){'' if token else ', without a token'}", flush=True)
+    paths = ", ".join((*server.answerers, *server.pages, "/health"))
+    print(f"listening on {server.url} ({paths}){'' if token else ', without a token'}", flush=True)
     server.serve_forever(poll_interval=0.1)
     server.server_close()  # waits for the requests in work
     print("stopped", flush=True)
