@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from openrlhf_maxk.best_of.choice import Best, UndecidedError
-from openrlhf_maxk.best_of.problem import FIELDS, problem_of
+from openrlhf_maxk.best_of.problem import FIELDS, ProblemError, problem_of
 from openrlhf_maxk.best_of.running import Unwanted, best_of
 from openrlhf_maxk.best_of.vllm_server import VllmServer
 from openrlhf_maxk.problems.record import Problem
@@ -48,7 +48,7 @@ class BestOf:
             ClientGone: ``gone`` said so.
         """
         try:
-            k, problem = self._k(request), _problem(request)
+            k, problem = self._k(request), self._problem(request)
             stream = _flag(request, "stream")
             answer, best = self.choose(self._passed_on(request, k), k, problem, gone)
         except Unwanted:
@@ -73,10 +73,6 @@ class BestOf:
             BadRequest, Unavailable: as :meth:`answer`.
             Unwanted: ``unwanted`` said so.
         """
-        try:
-            self.runner.check(problem)  # before anything is generated
-        except ValueError as error:
-            raise BadRequest(f"tests: {error}") from error
         answer = self.server.samples(request, k, unwanted)
         texts = [choice["message"].get("content") or "" for choice in answer["choices"]]
         try:
@@ -89,6 +85,20 @@ class BestOf:
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.k:
             raise BadRequest(f"k: it must be a whole number from 1 to {self.k} (--k), not {k!r}")
         return k
+
+    def _problem(self, request: Mapping[str, Any]) -> Problem:
+        messages = request.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+            raise BadRequest("messages: it must be a list of messages that is not empty")
+        asked = [_text(message.get("content")) for message in messages if message.get("role") == "user"]
+        try:
+            problem = problem_of(request, asked[-1] if asked else "")
+            self.runner.check(problem)  # before anything is generated
+        except ProblemError as error:
+            raise BadRequest(str(error)) from error
+        except ValueError as error:
+            raise BadRequest(f"tests: {error}") from error
+        return problem
 
     def _passed_on(self, request: Mapping[str, Any], k: int) -> dict[str, Any]:
         """What the vLLM server is asked."""
@@ -140,17 +150,6 @@ def report(best: Best, k: int) -> dict[str, Any]:
         "solving": best.solving,
         "votes": best.votes,
     }
-
-
-def _problem(request: Mapping[str, Any]) -> Problem:
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
-        raise BadRequest("messages: it must be a list of messages that is not empty")
-    asked = [_text(message.get("content")) for message in messages if message.get("role") == "user"]
-    try:
-        return problem_of(request, asked[-1] if asked else "")
-    except ValueError as error:
-        raise BadRequest(str(error)) from error
 
 
 def _text(content: Any) -> str:

@@ -35,7 +35,6 @@ def best_of(
     waiting = list(dict.fromkeys(program for program in programs if program is not None))[::-1]
     running: dict[Future[ProgramResult], str] = {}
     results: dict[str, ProgramResult] = {}
-    runner.check(problem)
     while waiting or running:
         while waiting and len(running) < at_once:
             program = waiting.pop()

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from openrlhf_maxk.rewards.serving.server import BadRequest, Unavailable
 if TYPE_CHECKING:
     from openrlhf_maxk.best_of.chat import BestOf
     from openrlhf_maxk.best_of.choice import Best
+    from openrlhf_maxk.evaluation.samples.problem_set import Input, ProblemSet
 
 MOST_NEW_TOKENS = 4096  # unless --max-new-tokens says otherwise
 NOT_SOLVED = 3  # exit status
@@ -66,11 +68,11 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _answer(options: argparse.Namespace) -> int:
-    problem, text = _problem(options)
+    problem, given = _problem(options)
     with _runner(options) as runner:
         runner.check(problem)  # before anything is generated
         ask = _from_endpoint if options.endpoint is not None else _from_model
-        best = ask(options, problem, text, runner)
+        best = ask(options, problem, given, runner)
     for line in told(best, options.k):
         print(line, file=sys.stderr)
     if best.program is not None:
@@ -90,8 +92,8 @@ def told(best: Best, k: int) -> list[str]:
     return lines if best.passed == tests else [*lines, f"it fails: {best.detail or 'see above'}"]
 
 
-def _problem(options: argparse.Namespace) -> tuple[Problem, str | None]:
-    """The problem, with the tests that may be seen only, and what a split says that a model is asked."""
+def _problem(options: argparse.Namespace) -> tuple[Problem, Input | None]:
+    """The problem, with the tests that may be seen only, and what a model is asked where a split says it."""
     if options.problems is not None:
         from openrlhf_maxk.evaluation.samples.problem_set import load_problem_set
 
@@ -99,11 +101,11 @@ def _problem(options: argparse.Namespace) -> tuple[Problem, str | None]:
         if options.problem not in found.inputs:
             where = f"{options.problems}{f', split {options.split}' if options.split else ''}"
             raise ProblemError(f"--problem {options.problem}: there is no such id in {where}")
-        problem, text = found.problems[options.problem], found.inputs[options.problem]
+        problem = found.problems[options.problem]
         if not problem.public_tests:
             raise ProblemError(f"--problem {options.problem}: it has no public tests, so nothing may choose")
         problem = replace(problem, tests=problem.tests[: problem.public_tests])
-        return problem, text if options.split and isinstance(text, str) else None
+        return problem, found.inputs[options.problem] if options.split is not None else None
     name = "standard input" if options.problem == "-" else options.problem
     try:
         content = sys.stdin.read() if options.problem == "-" else Path(options.problem).read_text(encoding="utf-8-sig")
@@ -124,12 +126,13 @@ def _cores(options: argparse.Namespace) -> int:
     return options.cores or len(os.sched_getaffinity(0))
 
 
-def _prompt(options: argparse.Namespace, problem: Problem, text: str | None, chat: bool) -> str:
+def _asked(options: argparse.Namespace, problem: Problem, given: Input | None, chat: bool) -> ProblemSet:
+    """The problem and what a model is asked, with a chat template or without."""
+    from openrlhf_maxk.evaluation.samples.problem_set import ProblemSet
     from openrlhf_maxk.problems.sources.preparation.prompts import request
 
-    if options.prompt_template is not None:
-        return options.prompt_template.replace("{}", text or problem.statement)
-    return text or (request(problem) if chat else problem.statement)
+    text = request(problem) if chat and options.prompt_template is None else problem.statement
+    return ProblemSet({problem.id: problem}, {problem.id: given or text})
 
 
 def _best_of(options: argparse.Namespace, runner: Runner) -> BestOf:
@@ -150,9 +153,12 @@ def _best_of(options: argparse.Namespace, runner: Runner) -> BestOf:
     return BestOf(server, runner, options.k, _cores(options), settings)
 
 
-def _from_endpoint(options: argparse.Namespace, problem: Problem, text: str | None, runner: Runner) -> Best:
-    best_of = _best_of(options, runner)
-    request: dict[str, Any] = {"messages": [{"role": "user", "content": _prompt(options, problem, text, chat=True)}]}
+def _from_endpoint(options: argparse.Namespace, problem: Problem, given: Input | None, runner: Runner) -> Best:
+    from openrlhf_maxk.evaluation.samples.problem_set import messages_of
+
+    best_of, asked = _best_of(options, runner), _asked(options, problem, given, chat=True)
+    inputs = asked.inputs if options.prompt_template is None else asked.prompts(None, options.prompt_template)
+    request: dict[str, Any] = {"messages": messages_of(inputs[problem.id])}
     if options.model is None:
         models = best_of.server.models().get("data") or [{}]
         request["model"] = models[0].get("id")
@@ -160,14 +166,14 @@ def _from_endpoint(options: argparse.Namespace, problem: Problem, text: str | No
     return best_of.choose(request, options.k, problem, lambda: False)[1]
 
 
-def _from_model(options: argparse.Namespace, problem: Problem, text: str | None, runner: Runner) -> Best:
+def _from_model(options: argparse.Namespace, problem: Problem, given: Input | None, runner: Runner) -> Best:
     from openrlhf_maxk.best_of.running import best_of
 
-    texts = _sampled(options, problem, text)
+    texts = _sampled(options, problem, given)
     return best_of(texts, problem, runner, _cores(options), lambda: False)
 
 
-def _sampled(options: argparse.Namespace, problem: Problem, text: str | None) -> list[str]:
+def _sampled(options: argparse.Namespace, problem: Problem, given: Input | None) -> list[str]:
     """k completions of the model."""
     from openrlhf_maxk.evaluation.samples.model import find_model
     from openrlhf_maxk.evaluation.samples.records import Sampling, missing_requests
@@ -175,11 +181,11 @@ def _sampled(options: argparse.Namespace, problem: Problem, text: str | None) ->
 
     model = find_model(options.model, options.revision)
     tokenizer = model.tokenizer()
-    chat = tokenizer.chat_template is not None and options.prompt_template is None
-    prompt = _prompt(options, problem, text, chat)
-    if chat:
-        message = {"role": "user", "content": prompt}
-        prompt = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    chat = None
+    if tokenizer.chat_template is not None and options.prompt_template is None:
+        chat = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    asked = _asked(options, problem, given, chat is not None)
+    prompt = asked.prompts(chat, options.prompt_template)[problem.id]
     tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     sampling = Sampling(
         1.0 if options.temperature is None else options.temperature,
@@ -267,6 +273,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.split is not None and options.problems is None:
         parser.error("--split is of --problems")
     options.serves = options.endpoint is not None and options.problem is None
+    if options.serves and options.prompt_template is not None:
+        parser.error("--prompt-template is of --problem: a service passes on the messages that it gets")
     options.problem = options.problem or "-"
     if options.temperature == 0 and options.k > 1:
         parser.error(f"--temperature 0 makes all {options.k} samples the same: leave it out, or ask for --k 1")

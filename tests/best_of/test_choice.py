@@ -32,7 +32,8 @@ from .fakes import result
         (["a", "a", "b", "c"], {"a": result("PCC"), "b": result("PWC"), "c": result("PWW")}, 3),
         # else the first
         ([None, "b", "a"], {"a": result("PPP", "1"), "b": result("PPP", "2")}, 1),
-        # a majority that passes less has no say
+        # who passes less has no say
+        (["a", "b", "c"], {"a": result("PPW", "1"), "b": result("PPW", "2"), "c": result("PWW", "2")}, 0),
         (["a", "a", "a", "b"], {"a": result("PPW", "1"), "b": result("PPP", "2")}, 3),
     ],
 )

@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from openrlhf_maxk.best_of.problem import problem_of
+from openrlhf_maxk.cli.best_of import NOT_SOLVED
 from openrlhf_maxk.platform import environment
 from openrlhf_maxk.problems.mini.base_model import ModelSettings, train_base_model
 from openrlhf_maxk.problems.mini.generator import ProblemSettings, generate
@@ -71,10 +72,15 @@ class Vllm:
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tmp_path_factory.mktemp("best_of") / "model"
     model.mkdir()
     train_base_model(model, ModelSettings())
+    return model
+
+
+@pytest.fixture(scope="module")
+def vllm(model: Path) -> Iterator[Vllm]:
     vllm = Vllm(model)
     try:
         vllm.start()
@@ -151,3 +157,14 @@ def test_twenty_at_once_a_kill_and_a_new_start(vllm, url, statements):
         assert answer.status_code == 200, answer.text
         check(statement, answer.json())
     assert any(answer.json()["best_of"]["passed"] for answer in answers)
+
+
+def test_a_model_without_a_server(model, statements):
+    """Its best program does what is told of it."""
+    command = [sys.executable, "-m", "openrlhf_maxk.cli.best_of", "--model", str(model), "--k", "16", "--cores", "1"]
+    ended = subprocess.run(command, input=statements[0], capture_output=True, text=True, timeout=600)
+    with Executor(1) as executor:
+        solved = executor.run(ended.stdout, problem_of({}, statements[0])).all_passed == 1.0
+    assert ended.returncode == (0 if solved else NOT_SOLVED), ended.stderr
+    assert ended.stderr.splitlines()[0].startswith("16 samples, ")
+    assert f", passes {int(solved)} of 1; " in ended.stderr
