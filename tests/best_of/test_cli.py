@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from openrlhf_maxk.best_of.problem import problem_in
-from openrlhf_maxk.cli.best_of import NOT_SOLVED, main
+from openrlhf_maxk.cli.best_of import NOT_SOLVED, main, parse
 from openrlhf_maxk.evaluation.samples.records import Sample
 from openrlhf_maxk.evaluation.samples.vllm_sampler import VllmSampler
 from openrlhf_maxk.problems.record import Problem, Test
@@ -202,7 +202,7 @@ def test_a_server_that_is_not_there_is_an_error_without_a_best(tmp_path, capsys)
 def test_options_that_do_not_go_together(options, message, capsys, monkeypatch):
     monkeypatch.delenv(TOKEN, raising=False)
     with pytest.raises(SystemExit) as exit:
-        main(options)
+        parse(options)
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
 

@@ -124,16 +124,16 @@ def test_examples_of_a_text(text, tests):
 @pytest.mark.parametrize(
     "text",
     [
-        f"Input: {'a' * 200_000}\nOutput: 7\n",
-        "Sample\nInput\n1\nOutput\n" + "\n" * 200_000 + "7\n",
-        "Sample\nInput\n" + "\n" * 100_000 + "1\n" + "```\n" * 100_000 + "Output\n7\n",
+        f"Input: {'a' * 50_000}\nOutput: 7\n",
+        "Sample\nInput\n1\nOutput\n" + "\n" * 50_000 + "7\n",
+        "Sample\nInput\n" + "\n" * 50_000 + "1\n" + "```\n" * 50_000 + "Output\n7\n",
     ],
     ids=["word", "empty_lines", "fences"],
 )
 def test_what_a_client_sends_does_not_take_time_by_its_square(text):
     started = time.process_time()
     assert len(examples_in(text)[1]) == 1
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 2
 
 
 def test_examples_of_a_docstring():
