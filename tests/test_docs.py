@@ -28,7 +28,7 @@ from openrlhf_maxk.upstream.seams import SEAMS, Seam
 from .e2e import pipeline
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("architecture.md", "strategies.md", "training.md", "cluster.md", "gpu.md", "reuse.md")
+GUIDES = ("architecture.md", "strategies.md", "training.md", "cluster.md", "gpu.md", "reuse.md", "best_of.md")
 
 
 def guide(name: str) -> str:

@@ -31,7 +31,7 @@ rewards.request   rewards.judging
 rewards.execution
 rewards.scoring
 rewards.serving
-rewards.check   rewards.serve   upstream
+rewards.check   rewards.serve   best_of   upstream
 options   cpu
 rows
 experience

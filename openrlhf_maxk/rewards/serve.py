@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from openrlhf_maxk.problems.store import StoreError
-from openrlhf_maxk.rewards.execution.service import TOKEN
 from openrlhf_maxk.rewards.request import MATH, PROBLEMS, RewardSpec
 from openrlhf_maxk.rewards.scoring.scorers import Scorer, make_scorer
-from openrlhf_maxk.rewards.serving.server import Answerer, RewardServer, is_loopback
+from openrlhf_maxk.rewards.serving.listening import add_listening, cannot_listen, check_listening, serve_until_told
+from openrlhf_maxk.rewards.serving.server import Answerer, RewardServer
 from openrlhf_maxk.rewards.serving.wire import reward_answerer
-
-_SHORTEST_TOKEN = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,13 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StoreError, OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
-    paths = ", ".join(answerers)
-    print(f"listening on {server.url} ({paths}, /health){'' if options.token else ', without a token'}", flush=True)
-    server.serve_forever(poll_interval=0.1)
-    server.server_close()  # waits for the requests in work
-    print("stopped", flush=True)
+    serve_until_told(server, options.token)
     return 0
 
 
@@ -48,7 +38,7 @@ def _server(options: argparse.Namespace, answerers: dict[str, Answerer]) -> Rewa
     try:
         return RewardServer(address, answerers, options.token, int(options.max_body * 2**20), options.max_requests)
     except OSError as error:
-        raise OSError(f"cannot listen on --host {options.host} --port {options.port}: {error.strerror}") from None
+        raise cannot_listen(options, error) from None
 
 
 def _answerers(options: argparse.Namespace) -> dict[str, Answerer]:
@@ -94,13 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--end", action="append", default=[], help="text that ends a completion, besides the usual ones"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, default=5000, help="port to listen on (5000; 0: any)")
-    parser.add_argument("--token", default=os.environ.get(TOKEN) or None, help=f"what clients must bring (${TOKEN})")
-    parser.add_argument("--max-body", type=float, default=64.0, help="MiB of a request (64)")
-    parser.add_argument(
-        "--max-requests", type=int, default=64, help="connections at once; others are told to come back"
-    )
+    add_listening(parser, port=5000)
     return parser
 
 
@@ -112,16 +96,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("nothing to serve: give --problems, --math, --reward-func or --run-code")
     if options.reward_func and not options.reward_func.endswith(".py"):
         parser.error(f"--reward-func {options.reward_func} is not a .py file")
-    for name in ("cores", "max_body", "max_requests"):
-        if getattr(options, name) is not None and getattr(options, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} {getattr(options, name):g} must be above 0")
-    if options.token is not None and (len(options.token) < _SHORTEST_TOKEN or not options.token.isascii()):
-        parser.error(f"a token has at least {_SHORTEST_TOKEN} ASCII characters: try `openssl rand -hex 32`")
-    if options.token is None and not is_loopback(options.host):
-        parser.error(
-            f"--host {options.host} is reached by others: set {TOKEN} (or --token) here and for the clients, "
-            "or listen on 127.0.0.1"
-        )
+    if options.cores is not None and options.cores <= 0:
+        parser.error(f"--cores {options.cores} must be above 0")
+    check_listening(parser, options)
     return options
 
 

@@ -12,18 +12,33 @@ import hmac
 import ipaddress
 import json
 import logging
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
-Answerer = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer that is not one JSON object."""
+
+    kind: str  # its media type
+    content: str
+
+
+Answer = Mapping[str, Any] | Text
+Answerer = Callable[[dict[str, Any]], Answer]
 """Turns a request's JSON object into the answer's; raises BadRequest."""
+
+Gone = Callable[[], bool]
+"""Whether the client has closed its connection, so that nobody waits for the answer."""
 
 IDLE_SECONDS = 60.0  # a connection may be silent for so long
 HEAD_SECONDS = 60.0  # and its next request's head must be there by then, however it trickles in
@@ -39,6 +54,10 @@ class BadRequest(ValueError):
 
 class Unavailable(RuntimeError):
     """The machinery failed: the request may be sent again."""
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
 
 
 def is_loopback(host: str) -> bool:
@@ -66,6 +85,7 @@ class RewardServer(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
         self.answerers = answerers
+        self.pages: dict[str, Callable[[], Mapping[str, Any]]] = {}  # what a GET gets, by path; raises as an answerer
         self.authorization = None if token is None else f"Bearer {token}".encode()
         self.max_body = max_body
         self.stopping = False
@@ -88,6 +108,19 @@ class RewardServer(ThreadingHTTPServer):
         with self.lock:
             for connection in (*self._strangers, *self._guests):
                 _end(connection, socket.SHUT_RD)  # who waits for a request gets an end of file
+
+    def ask(self, path: str, body: dict[str, Any], gone: Gone) -> Answer:
+        """The answer to a POST to ``path``, one of ``answerers``.
+
+        Raises:
+            BadRequest, Unavailable: as they say.
+            ClientGone: ``gone`` said so, and the work was dropped.
+        """
+        return self.answerers[path](body)
+
+    def error(self, status: HTTPStatus, message: str) -> dict[str, Any]:
+        """The body of an answer that is an error."""
+        return {"error": message}
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self.lock:
@@ -134,8 +167,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: RewardServer
 
     def do_GET(self) -> None:
-        if self.path != "/health":
-            return self._refuse(HTTPStatus.NOT_FOUND, "there is /health to GET")
+        path = self.path.partition("?")[0]
+        if path in self.server.pages:
+            return self._show(path)
+        if path != "/health":
+            return self._refuse(HTTPStatus.NOT_FOUND, f"there is {', '.join(('/health', *self.server.pages))} to GET")
         return self._answer(
             HTTPStatus.OK,
             {
@@ -146,13 +182,15 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )
 
+    def _show(self, path: str) -> None:
+        if self._admitted():
+            self._answer(*self._try(self.server.pages[path]))
+
     def do_POST(self) -> None:
-        if not self._may_ask():
-            return self._refuse(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong: Authorization: Bearer …")
-        if not self.server.admit(self.connection):
-            return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections: come back later")
-        answerer = self.server.answerers.get(self.path.partition("?")[0])
-        if answerer is None:
+        if not self._admitted():
+            return None
+        path = self.path.partition("?")[0]
+        if path not in self.server.answerers:
             return self._refuse(HTTPStatus.NOT_FOUND, f"there is {', '.join(self.server.answerers)} to POST to")
         lengths = self.headers.get_all("Content-Length", [])
         if len(lengths) > 1 or (lengths and "Transfer-Encoding" in self.headers):
@@ -171,15 +209,36 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         try:
-            status, answer = HTTPStatus.OK, answerer(_object(body))
+            return self._answer(*self._try(lambda: self.server.ask(path, _object(body), self._client_gone)))
+        except ClientGone:
+            self.close_connection = True
+            return None
+
+    def _try(self, ask: Callable[[], Answer]) -> tuple[HTTPStatus, Answer]:
+        """What ``ask`` returns, or the error that it raises, with its status. Raises ClientGone."""
+        try:
+            return HTTPStatus.OK, ask()
+        except ClientGone:
+            raise
         except BadRequest as error:
-            status, answer = HTTPStatus.BAD_REQUEST, {"error": str(error)}
+            status, message = HTTPStatus.BAD_REQUEST, str(error)
         except Unavailable as error:
-            status, answer = HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
+            status, message = HTTPStatus.SERVICE_UNAVAILABLE, str(error)
         except Exception as error:  # what an answerer raises, OSError too; the connection's errors come from elsewhere
             logger.exception("a request could not be answered")
-            status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"}
-        return self._answer(status, answer)
+            status, message = HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}"
+        return status, self.server.error(status, message)
+
+    def _client_gone(self) -> bool:
+        """Whether the client has closed its side. What it may have sent after its request stays to be read."""
+        if self.server.stopping:  # we have closed our own reading side, and finish what is in work
+            return False
+        try:
+            readable = select.poll()
+            readable.register(self.connection, select.POLLIN)
+            return bool(readable.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def handle_one_request(self) -> None:
         """As upstream, with a time by which the head must have come."""
@@ -194,8 +253,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif parsed:
             method = getattr(self, f"do_{self.command}", None)
             if method is None:
-                self.close_connection = True
-                return self._answer(HTTPStatus.NOT_IMPLEMENTED, {"error": f"there is no {self.command!r} here"})
+                self.close_connection, status = True, HTTPStatus.NOT_IMPLEMENTED
+                return self._answer(status, self.server.error(status, f"there is no {self.command!r} here"))
             method()
         return None
 
@@ -224,6 +283,16 @@ class _Handler(BaseHTTPRequestHandler):
         with self._deadline(BODY_SECONDS + length / SLOWEST_BYTES):
             return self.rfile.read(length)
 
+    def _admitted(self) -> bool:
+        """Whether this request may be asked and its connection has a place; if not, it has been refused."""
+        if not self._may_ask():
+            self._refuse(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong: Authorization: Bearer …")
+            return False
+        if not self.server.admit(self.connection):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections: come back later")
+            return False
+        return True
+
     def _may_ask(self) -> bool:
         wanted = self.server.authorization
         given = self.headers.get("Authorization", "").encode("latin-1", "replace")
@@ -232,19 +301,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: HTTPStatus, error: str) -> None:
         """Refuse a request whose body has not been read: the connection is of no use any more."""
         self.close_connection = True
-        self._answer(status, {"error": error})
+        self._answer(status, self.server.error(status, error))
         self.connection.settimeout(0.5)  # a client that still sends would not see the answer if we closed now
         deadline = time.monotonic() + LINGER_SECONDS
         while time.monotonic() < deadline and self.rfile.read1(2**16):
             pass
 
-    def _answer(self, status: HTTPStatus, answer: Mapping[str, Any]) -> None:
-        body = json.dumps(answer, allow_nan=False).encode()
+    def _answer(self, status: HTTPStatus, answer: Answer) -> None:
+        if not isinstance(answer, Text):
+            answer = Text("application/json", json.dumps(answer, allow_nan=False))
+        body = answer.content.encode()
         with self.server.lock:  # before the client sees the answer, who may ask for /health next
             self.server.answered += status == HTTPStatus.OK and self.command == "POST"
         self.close_connection = self.close_connection or self.server.stopping
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(body)))
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.send_header("Retry-After", "1")
