@@ -32,6 +32,7 @@ ENDINGS = {  # verdict, output, and the answer that runners of today tell, of tw
     6: ((CRASHED, b"", b""), (CRASHED, b"", b"")),
     7: ((WRONG, b"1", b"one"), (WRONG, b"2", b"two")),  # answers as 1, judged otherwise
     8: ((PASSED, b"1", b""), (WRONG, b"3", b"")),  # of a runner that tells no answers
+    9: ((PASSED, b"1", b"one"), (Verdict.CPU_TIMEOUT, b"", b"")),
 }
 
 
@@ -68,10 +69,10 @@ def same(numbers) -> list[list[int]]:
 
 
 def test_what_a_vote_goes_by(tmp_path):
-    """Answers that the runner told, whatever was expected; a test that ended badly has none, nor has a sample without a
-    program or one that ended badly everywhere."""
-    answers = evaluated(tmp_path / "a", [1, 2, 3, 4, 5, 6, 7, ""]).scores.details.answers
-    assert same(answers) == [[0, 6], [1, 2], [3, 4]]
+    """Answers that the runner told, whatever was expected. For a test that ended badly its ending stands; a sample
+    without a program, or that ended badly everywhere, has no answer."""
+    answers = evaluated(tmp_path / "a", [1, 2, 3, 4, 5, 6, 7, "", 9]).scores.details.answers
+    assert same(answers) == [[0, 6], [1, 2], [3, 4], [8]]
     assert answers[[5, 7]].tolist() == [NO_ANSWER, NO_ANSWER]
 
 
