@@ -138,7 +138,7 @@ def _value(rewards: Tensor, ratios: Tensor, keys: Tensor, k: int) -> Tensor:
             without = without @ fewer + _joined(without, most) * same
         ties = torch.arange(1, k // most + 1, dtype=rewards.dtype, device=rewards.device)
         total = total + (with_c[:, 1:, k] / ties).sum(-1)
-    return total / comb(n, k)
+    return total / float(comb(n, k))  # torch takes integers of 64 bits
 
 
 def _joined(products: Tensor, most: int) -> Tensor:

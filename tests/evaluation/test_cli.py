@@ -72,7 +72,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.fetched += [value for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -173,6 +173,7 @@ def test_options_that_do_not_go_together(folder, capsys):
         (["--completions", "x", "--model", "y"], "goes with neither"),
         (["--model", "x", "--k", "128"], "--k 128 needs at least as many --samples, not 64"),
         (["--model", "x", "--samples", "0"], "not positive"),
+        (["--model", "x", "--ids", "ids.txt"], "--ids goes with --completions"),
     ):
         with pytest.raises(SystemExit) as stop:
             evaluate.main([*base, *arguments])
@@ -223,6 +224,22 @@ def test_an_unfinished_evaluation_is_not_compared(folder, capsys):
     (folder / "out_weak" / "latest").unlink()
     assert compare.main([str(folder / "out_weak"), "--out", str(folder / "r")]) == 1
     assert "is finished: run it again to go on, or name" in capsys.readouterr().err
+
+
+def test_lists_in_the_order_of_a_file_and_results_as_other_tools_write_them(folder, capsys):
+    """Of the six problems two are in the file, which has no ids of its own."""
+    (folder / "lists.jsonl").write_text(json.dumps([[RIGHT, "No."], [CONSTANT.format(1), RIGHT]]))
+    (folder / "ids.txt").write_text("mbpp/3\ncodecontests/2\n")
+    more = ["--only-given", "--results-for", "livecodebench", "evalplus", "--ids", str(folder / "ids.txt")]
+    assert run_evaluate(folder, "lists", *more) == 0
+    run = folder / "out_lists" / "latest"
+    out = capsys.readouterr().out
+    told = json.loads((run / "evalplus" / "eval_results.json").read_text())["eval"]
+    statuses = {name: [row["base_status"] for row in rows] for name, rows in told.items()}
+    assert statuses == {"codecontests/2": ["fail", "pass"], "Mbpp/3": ["pass", "fail"]}
+    for name in ("livecodebench/codegeneration.json", "evalplus/eval_results.json"):
+        assert f"for other tools: {(run / name).resolve()}" in out
+    assert json.loads((run / "run.json").read_text())["about"]["ids"] == str(folder / "ids.txt")
 
 
 def test_data_sets_that_the_paper_does_not_have_are_told(folder, capsys, monkeypatch):

@@ -6,7 +6,15 @@ from math import comb
 import pytest
 import torch
 
-from openrlhf_maxk.objectives import exact_weights, leave_one_out, marginal_gain, on_policy_weights, value_at_k
+from openrlhf_maxk.objectives import (
+    exact_weights,
+    leave_one_out,
+    marginal_gain,
+    on_policy_weights,
+    value_at_k,
+    vote_at_k,
+    vote_weights,
+)
 
 N = 256
 SOME = [0, 100, 255]
@@ -118,3 +126,28 @@ def test_no_overflow(n, k):
         rtol=0,
         atol=1e-11 * k / n,
     )
+
+
+@pytest.mark.parametrize("k", [2, 64, 128])
+def test_votes_of_many_completions(k):
+    """Two answers, whose votes can be counted: the weight of a completion is what the vote is worth with it, less that
+    of the k - 1 others, over all subsets."""
+    of_first = 100
+    keys = torch.tensor([0] * of_first + [1] * (N - of_first))
+
+    def worth(first, second, size):
+        """Subsets of so many completions of each answer, weighed: the first wins alone, or there is a tie."""
+        total = Fraction(0)
+        for votes in range(max(0, size - second), min(first, size) + 1):
+            share = Fraction((2 * votes > size) + (2 * votes >= size), 2)
+            total += comb(first, votes) * comb(second, size - votes) * share
+        return total / comb(N, k)
+
+    rewards = (keys == 0).double()
+    assert vote_at_k(rewards, keys, k).item() == pytest.approx(float(worth(of_first, N - of_first, k)), rel=1e-11)
+    weights = vote_weights(rewards, keys, k, baseline="none")
+    for i, first in ((0, of_first - 1), (N - 1, of_first)):
+        with_it = worth(of_first, N - of_first, k) - (worth(first, N - 1 - first, k) if k < N else 0)
+        assert weights[i].item() == pytest.approx(float(with_it), rel=1e-9, abs=1e-12)
+    for baseline in ("marginal", "leave_one_out"):
+        assert vote_weights(rewards, keys, k, torch.ones_like(rewards), baseline).isfinite().all()

@@ -63,7 +63,7 @@ def style(index: int) -> dict[str, str]:
         "light": COLOURS[index % turn],
         "dark": DARK_COLOURS[index % turn],
         "dashes": DASHES[(index + index // turn) % len(DASHES)],
-        "marker": MARKERS[index % len(MARKERS)],
+        "marker": MARKERS[(index + index // turn) % len(MARKERS)],
     }
 
 
@@ -111,7 +111,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
     span = max(high - low, 1e-3)
     unit = 10.0 ** floor(log10(span))
     step = next(factor * unit for factor in (0.2, 0.5, 1, 2) if span / (factor * unit) <= 6)
-    first, last = floor(round(low / step, 6)), max(ceil(round(high / step, 6)), floor(round(low / step, 6)) + 1)
+    first, last = floor(round(low / step, 6)), ceil(round((low + span) / step, 6))
     return [round(step * tick, 10) for tick in range(first, last + 1)]
 
 

@@ -8,7 +8,7 @@ from textwrap import fill
 
 import numpy as np
 
-from openrlhf_maxk.evaluation.reports.figures import NAME_WIDTH, figure, legend_below, line_style
+from openrlhf_maxk.evaluation.reports.figures import MOST_BANDS, NAME_WIDTH, figure, legend_below, line_style
 from openrlhf_maxk.evaluation.statistics.comparison import MarkedTable
 from openrlhf_maxk.evaluation.statistics.diversity import solved_by
 from openrlhf_maxk.evaluation.statistics.estimators import FloatArray
@@ -34,7 +34,8 @@ def plot_entropy(evaluations: Mapping[str, Scores], path: str | os.PathLike[str]
             style = line_style(index)
             share = np.full(len(values), 1 / len(values))
             hist = {"bins": bins, "weights": share, "color": style["color"]}
-            axis.hist(np.minimum(values, bins[-1]), **hist, histtype="stepfilled", alpha=0.15)
+            if len(known) <= MOST_BANDS:
+                axis.hist(np.minimum(values, bins[-1]), **hist, histtype="stepfilled", alpha=0.15)
             label = f"{name} (mean {values.mean():.3f})"
             axis.hist(
                 np.minimum(values, bins[-1]),
@@ -67,7 +68,11 @@ def plot_solved_by(evaluations: Mapping[str, Scores], path: str | os.PathLike[st
 
 
 def shades(values: FloatArray) -> FloatArray:
-    """Where each entry (R, C) lies between the lowest and the highest of its column, 0 to 1; NaN where it is NaN."""
+    """Where each entry (R, C) lies between the lowest and the highest of its column, 0 to 1; NaN where it is NaN.
+
+    Numbers that read the same in three digits have the same shade.
+    """
+    values = np.round(values, 3)
     low = np.min(values, axis=0, where=~np.isnan(values), initial=np.inf)
     high = np.max(values, axis=0, where=~np.isnan(values), initial=-np.inf)
     return (values - low) / np.where(high > low, high - low, 1.0)

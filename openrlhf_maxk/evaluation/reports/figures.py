@@ -50,11 +50,12 @@ _MOST_COLUMNS = 4
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the line with this number."""
+    """Colour, marker and dashes of the line with this number: where a colour comes back, both others are new."""
+    shifted = index + index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": DASHES[(index + index // len(COLOURS)) % len(DASHES)],
+        "marker": MARKERS[shifted % len(MARKERS)],
+        "linestyle": DASHES[shifted % len(DASHES)],
     }
 
 

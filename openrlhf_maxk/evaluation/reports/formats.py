@@ -75,9 +75,9 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> list[list[str]]:
             c.name,
             c.data_set,
             c.label,
-            f"{c.difference:+.3f}{'*' if c.significant else ''}",
-            f"{c.low:+.3f} to {c.high:+.3f}",
-            f"{c.test.rank_biserial:+.2f}",
+            signed(c.difference) + ("*" if c.significant else ""),
+            f"{signed(c.low)} to {signed(c.high)}",
+            f"{c.test.rank_biserial:+z.2f}",
             p_value(c.test.p_value),
             p_value(c.adjusted),
         ]
@@ -125,6 +125,11 @@ def p_value(p: float) -> str:
 def latex_text(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, in three digits; what rounds to zero is "+0.000"."""
+    return "-" if np.isnan(value) else f"{value:+z.3f}"
 
 
 def number(value: float) -> str:

@@ -31,12 +31,13 @@ from openrlhf_maxk.evaluation.statistics.comparison import (
 from openrlhf_maxk.evaluation.statistics.diversity import verdict_shares
 from openrlhf_maxk.evaluation.statistics.estimators import IntArray
 from openrlhf_maxk.evaluation.statistics.metrics import MAIN, METRICS
-from openrlhf_maxk.evaluation.statistics.scores import Scores, shown_ks, shown_metrics
+from openrlhf_maxk.evaluation.statistics.scores import Scores, difficulty_key, shown_ks, shown_metrics
 from openrlhf_maxk.evaluation.statistics.significance import EXACT_UP_TO
 from openrlhf_maxk.evaluation.statistics.summary import ORACLE, SELECTED, detail_curves
 from openrlhf_maxk.problems.atomic import new_folder
 
 REPORT = "report.html"
+Groups = dict[str, list[list[str]]]  # the rows of a table by the title above them; "" has none
 _SECTIONS = [
     ("best", "Best of k"),
     ("differences", "Differences"),
@@ -79,7 +80,7 @@ def write_comparison(
         _write_tables(folder, scores, metrics, ks, main_tables + list(heats.values()), comparisons)
         context = {
             "title": _title(scores),
-            "overview": [_overview(evaluated) for evaluated in evaluations.values()],
+            "overview": {"": [_overview(evaluated) for evaluated in evaluations.values()]},
             "main_tables": main_tables,
             "metrics": [METRICS[metric] for metric in metrics],
             "left_out": left_out,
@@ -89,20 +90,23 @@ def write_comparison(
             "figures": figures,
             "baseline": next(iter(scores)),
             "comparisons": [_compared(of_metric) for of_metric in comparisons],
-            "comparison_head": formats.COMPARISON_HEAD[1:],
+            "comparison_head": formats.COMPARISON_HEAD[3:],
             "exact_up_to": EXACT_UP_TO,
             "data_sets": [
                 {
                     "name": name,
                     "problems": len(next(iter(of_set.values()))),
-                    "heats": [_heat(heats[_file_name(f"{name}_{metric}")]) for metric in metrics],
+                    "main": [_heat(heats[_file_name(f"{name}_{metric}")]) for metric in MAIN],
+                    "others": [
+                        _heat(heats[_file_name(f"{name}_{metric}")]) for metric in metrics if metric not in MAIN
+                    ],
                 }
                 for name, of_set in data_sets.items()
             ],
             "paper_shown": any(row.startswith("paper:") for table in heats.values() for row in table.rows),
             **_difficulties(scores, _columns(metrics, ks)),
             **_details(scores, ks),
-            "found": findings(evaluations),
+            "found": findings(evaluations) if len(scores) > 1 else {},
             "settings": {name: json.dumps(e.settings, indent=2) for name, e in evaluations.items()},
             "number": formats.number,
         }
@@ -117,17 +121,24 @@ def _title(names: Iterable[str]) -> str:
     return f"{others[0]} against {first}" if len(others) == 1 else f"{len(others)} evaluations against {first}"
 
 
+def _grouped(rows: Iterable[tuple[str, list[str]]]) -> Groups:
+    """The rows of each title, in order of first appearance."""
+    groups: Groups = {}
+    for title, row in rows:
+        groups.setdefault(title, []).append(row)
+    return groups
+
+
 def _compared(of_metric: list[Comparison]) -> dict[str, Any]:
     """The rows of one metric: over all problems, and by data set where there are several."""
     everything = of_metric[-1].data_set
-    rows = [
-        (row[1:], comparison.data_set)
-        for row, comparison in zip(formats.comparison_rows(of_metric), of_metric, strict=True)
-    ]
+    rows = list(zip(of_metric, formats.comparison_rows(of_metric), strict=True))
+    metric = of_metric[0].metric
     return {
-        "label": METRICS[of_metric[0].metric].label("k"),
-        "everything": [row for row, data_set in rows if data_set == everything],
-        "by_set": [row for row, data_set in rows if data_set != everything],
+        "label": METRICS[metric].label("k"),
+        "main": metric in MAIN,
+        "everything": _grouped((c.name, row[3:]) for c, row in rows if c.data_set == everything),
+        "by_set": _grouped((f"{c.data_set}: {c.name}", row[3:]) for c, row in rows if c.data_set != everything),
     }
 
 
@@ -214,18 +225,18 @@ def _overview(evaluated: Evaluated) -> list[str]:
 
 
 def _difficulties(scores: Mapping[str, Scores], columns: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """One row for each difficulty and evaluation; nothing if there is one difficulty only."""
-    levels = {label for of_all in scores.values() for label in of_all.by_difficulty()}
-    head = ["difficulty", "evaluation", "problems", *(METRICS[metric].label(k) for metric, k in columns)]
-    rows = []
+    """The evaluations at each difficulty, or the difficulties of one; nothing if there is one difficulty only."""
     parts = {name: of_all.by_difficulty() for name, of_all in scores.items()}
-    for label in next(iter(parts.values())) if len(levels) > 1 else []:
-        for name, by_label in parts.items():
-            if label in by_label:
-                part = by_label[label]
-                numbers = [formats.number(float(part.curve(metric, [k]).mean[0])) for metric, k in columns]
-                rows.append([label or "(none)", name, str(len(part)), *numbers])
-    return {"difficulties": rows, "difficulty_head": head}
+    levels = sorted({level for of_one in parts.values() for level in of_one}, key=difficulty_key)
+    rows = []
+    for level in levels if len(levels) > 1 else []:
+        label = level or "(none)"
+        for name, part in ((name, of_one[level]) for name, of_one in parts.items() if level in of_one):
+            numbers = [formats.number(float(part.curve(metric, [k]).mean[0])) for metric, k in columns]
+            title, first = (label, name) if len(scores) > 1 else ("", label)
+            rows.append((title, [first, str(len(part)), *numbers]))
+    head = ["evaluation" if len(scores) > 1 else "difficulty", "problems", *(METRICS[m].label(k) for m, k in columns)]
+    return {"difficulties": _grouped(rows), "difficulty_head": head}
 
 
 def _details(scores: Mapping[str, Scores], ks: IntArray) -> dict[str, Any]:
@@ -235,21 +246,21 @@ def _details(scores: Mapping[str, Scores], ks: IntArray) -> dict[str, Any]:
         curves = {what: mean_interval(values).mean for what, values in detail_curves(of_all, ks).items()}
         for what, chosen in ((SELECTED, "public tests"), (ORACLE, "oracle")):
             if what in curves and not np.isnan(curves[what]).all():
-                selection.append([name, chosen, *map(formats.number, curves[what])])
+                selection.append((name, [chosen, *map(formats.number, curves[what])]))
         for what in ("programs", "behaviours"):
             if f"distinct {what}" in curves:
-                distinct.append([name, what, *(f"{value:.1f}" for value in curves[f"distinct {what}"])])
+                distinct.append((name, [what, *(f"{value:.1f}" for value in curves[f"distinct {what}"])]))
         if of_all.details is not None:
             shares[name] = verdict_shares(of_all.details)
     kinds = list(dict.fromkeys(kind for of_one in shares.values() for kind in of_one))
     verdicts = [[name, *(f"{of_one.get(kind, 0):.1%}" for kind in kinds)] for name, of_one in shares.items()]
     each_k = [f"k = {k}" for k in ks]
     return {
-        "selection": selection,
-        "selection_head": ["evaluation", "chosen by", *each_k],
-        "distinct": distinct,
-        "distinct_head": ["evaluation", "different", *each_k],
-        "verdicts": verdicts,
+        "selection": _grouped(selection),
+        "selection_head": ["chosen by", *each_k],
+        "distinct": _grouped(distinct),
+        "distinct_head": ["different", *each_k],
+        "verdicts": {"": verdicts} if verdicts else {},
         "verdict_head": ["evaluation", *(kind.replace("_", " ") for kind in kinds)],
     }
 
@@ -259,7 +270,7 @@ def _render(context: Mapping[str, Any]) -> str:
 
     here = files("openrlhf_maxk.evaluation.reports")
     loader = FunctionLoader(lambda name: here.joinpath(f"{name}.jinja").read_text(encoding="utf-8"))
-    present = {"differences": "comparisons", "difficulty": "difficulties", "verifier": "selection"}
+    present = {"differences": "comparisons", "difficulty": "difficulties", "verifier": "selection", "only": "found"}
     sections = [(anchor, words) for anchor, words in _SECTIONS if context.get(present.get(anchor, "title"))]
     pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
     return pages.get_template("report.html").render(context, sections=sections)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from openrlhf_maxk.evaluation.reports.formats import signed
 from openrlhf_maxk.evaluation.statistics.comparison import Comparison, compare, data_sets
 from openrlhf_maxk.evaluation.statistics.estimators import IntArray
 from openrlhf_maxk.evaluation.statistics.metrics import MAIN, METRICS
@@ -118,7 +119,7 @@ def _difference(comparison: Comparison) -> str:
         return "-"
     star = "*" if c.significant else " "
     style = "default" if not c.significant else "green" if c.difference > 0 else "red"
-    return f"[{style}]{c.difference:+.3f}{star}[/{style}] [dim]{c.low:+.3f} to {c.high:+.3f}[/dim]"
+    return f"[{style}]{signed(c.difference)}{star}[/{style}] [dim]{signed(c.low)} to {signed(c.high)}[/dim]"
 
 
 def _head(name: str) -> Column:

@@ -44,7 +44,7 @@ def score(run: RunFolder, problems: ProblemSet, samples: int, health: Health) ->
     for sample in first_samples(run, problems, samples):
         problem, index = sample["problem"], sample["index"]
         digest = program_of.get((problem, index), "")
-        outcome = _no_program(facts[problem].public_tests) if digest is None else outcomes.get((problem, digest))
+        outcome = _no_program(facts[problem]) if digest is None else outcomes.get((problem, digest))
         if outcome is None:
             unscored[problem] += 1
             continue
@@ -81,6 +81,7 @@ def score(run: RunFolder, problems: ProblemSet, samples: int, health: Health) ->
 class _Facts:
     """What is needed of a problem."""
 
+    tests: int
     public_tests: int
     printed: bool  # programs answer by what they print
     source: str
@@ -88,7 +89,9 @@ class _Facts:
 
     @classmethod
     def of(cls, problem: Problem) -> _Facts:
-        return cls(problem.public_tests, problem.mode is Mode.STDIN, problem.source, problem.difficulty)
+        return cls(
+            len(problem.tests), problem.public_tests, problem.mode is Mode.STDIN, problem.source, problem.difficulty
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +178,11 @@ def _digest(texts: list[str]) -> bytes:
     return hashlib.sha256("\0".join(texts).encode()).digest()
 
 
-def _no_program(public_tests: int) -> _Outcome:
-    nothing = np.nan if not public_tests else 0.0
+def _no_program(facts: _Facts) -> _Outcome:
+    failed = [False] * facts.tests
+    public, hidden = _share(failed[: facts.public_tests]), _share(failed[facts.public_tests :])
     verdicts = (0,) * len(Verdict)
-    return _Outcome(0.0, nothing, 0.0, NONE, NO_ANSWER, NO_ANSWER, verdicts, Ailment.NO_PROGRAM, "")
+    return _Outcome(0.0, public, hidden, NONE, NO_ANSWER, NO_ANSWER, verdicts, Ailment.NO_PROGRAM, "")
 
 
 def _share(worth: list[float]) -> float:

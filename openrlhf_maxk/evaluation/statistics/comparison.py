@@ -15,6 +15,10 @@ from openrlhf_maxk.evaluation.statistics.scores import Scores, paired
 from openrlhf_maxk.evaluation.statistics.significance import SignedRank, holm, signed_rank
 
 ALL = "all"  # the name of all data sets together
+_MARKS = (
+    " that all evaluations share. Bold: best; underlined: second best; *: better than the second best by Wilcoxon's "
+    "signed-rank test, p < 0.05 after Holm's correction over the columns."
+)
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,7 @@ def _marked(evaluations: Mapping[str, Scores], title: str, columns: Sequence[Col
         best=best,
         second=second_best,
         star=star,
-        note=(
-            f"{len(next(iter(together.values())))} problems that all evaluations share. Bold: best; underlined: second "
-            "best; *: better than the second best by Wilcoxon's signed-rank test, p < 0.05 after Holm's correction "
-            "over the columns."
-        ),
+        note=f"{len(next(iter(together.values())))} problems" + (_MARKS if len(together) > 1 else "."),
     )
 
 
@@ -140,9 +140,10 @@ def curve_table(evaluations: Mapping[str, Scores], metric: str, ks: IntArray, ti
 
 
 def ranked(values: FloatArray) -> tuple[np.ndarray, np.ndarray]:
-    """Which entries (R, C) are the best and the second best of their column; equal values share a place."""
+    """Which entries (R, C) are the best and the second best of their column; equal values share a place, and of one
+    row none is the best."""
     filled = np.where(np.isnan(values), -np.inf, np.round(values, 9))
-    best = (filled == filled.max(axis=0)) & ~np.isnan(values)
+    best = (filled == filled.max(axis=0)) & ~np.isnan(values) & (len(values) > 1)
     rest = np.where(best, -np.inf, filled)
     second = (rest == rest.max(axis=0)) & np.isfinite(rest)
     second &= best.sum(axis=0) == 1

@@ -155,8 +155,8 @@ class Scores:
         return self._split(self.sources)
 
     def by_difficulty(self) -> dict[str, Scores]:
-        """The problems of each difficulty, in sorted order."""
-        return dict(sorted(self._split(self.difficulties).items(), key=lambda item: natural_key(item[0])))
+        """The problems of each difficulty, in the order of :func:`difficulty_key`."""
+        return dict(sorted(self._split(self.difficulties).items(), key=lambda item: difficulty_key(item[0])))
 
     def _split(self, labels: Sequence[str]) -> dict[str, Scores]:
         positions: dict[str, list[int]] = {}
@@ -219,6 +219,12 @@ def sums(column: npt.NDArray, offsets: IntArray) -> npt.NDArray:
     """The sum of a per-sample column over each problem, empty problems included."""
     total = np.concatenate([[0], np.cumsum(column)])
     return total[offsets[1:]] - total[offsets[:-1]]
+
+
+def difficulty_key(label: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
+    """Sorts difficulties: easy, medium and hard as they are meant, whatever their case, others as names behind them."""
+    named = ("easy", "medium", "hard")
+    return named.index(label.lower()) if label.lower() in named else len(named), natural_key(label)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import numpy as np
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from openrlhf_maxk.evaluation.reports.figures import plot_curves
 from openrlhf_maxk.evaluation.reports.tables import difference_table, metric_table, print_tables
+from openrlhf_maxk.evaluation.statistics.comparison import compare
 from openrlhf_maxk.evaluation.statistics.scores import Scores, natural_key, paired, shown_ks, sums
 
 
@@ -91,6 +93,30 @@ def test_table_shows_estimates_differences_and_partial_columns():
     text = text_of(metric_table({"trained": after}, ["pass"], [4]))
     assert "1.000" in text
     assert "(10 of 40)" in text
+
+
+def test_differences_of_four_evaluations():
+    """A column for each of the three later ones, on the problems that all four share; stars as in the report."""
+    rng = np.random.default_rng(0)
+    chances = (0.2, 0.6, 0.2, 0.35)
+    runs = {f"run {i}": make(rng.binomial(1, chance, (40, 4)).astype(float)) for i, chance in enumerate(chances)}
+    runs["run 2"] = runs["run 2"].take(range(30))
+    console_table = difference_table(runs, ["max", "min"], [1, 2, 4])
+    assert [str(column.header) for column in console_table.columns] == ["", "run 1", "run 2", "run 3"]
+    assert console_table.title == "differences from run 0"
+    rows = [
+        re.split(r"\s*│\s*", line)[1:-1] for line in text_of(console_table).splitlines() if re.search(r"m..@", line)
+    ]
+    assert [row[0] for row in rows] == ["max@1", "max@2", "max@4", "min@1", "min@2", "min@4"]
+    found = [c for metric in ("max", "min") for c in compare(runs, metric, np.asarray([1, 2, 4]))]
+    for label, *cells in rows:
+        for name, cell in zip(("run 1", "run 2", "run 3"), cells, strict=True):
+            (c,) = (c for c in found if (c.label, c.name) == (label, name))
+            metric, k = label.split("@")
+            own, base = (runs[which].take(range(30)).estimates(metric, [int(k)]) for which in (name, "run 0"))
+            assert cell.startswith(f"{(own - base).mean():+z.3f}{'*' if c.significant else ' '}")
+    assert any("*" in cell for cell in rows[0])
+    assert not any("*" in row[2] for row in rows)
 
 
 def test_printed_summary_counts_lost_samples():

@@ -9,11 +9,13 @@ from math import comb
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrlhf_maxk.evaluation.statistics.estimators import max_at_k, pass_at_k
 from openrlhf_maxk.evaluation.statistics.strategies import g_pass_at_k, majority_at_k, strategy_at_k
+from openrlhf_maxk.objectives import vote_at_k
 
 rewards_of_a_problem = st.lists(st.integers(-8, 8).map(lambda x: Fraction(x, 8)), min_size=1, max_size=7)
 WORTHS = {
@@ -83,6 +85,34 @@ def test_majority_at_k(samples):
     n = len(samples)
     (got,) = majority_at_k([[float(x) for x in rewards]], [answers], np.arange(1, n + 1))
     np.testing.assert_allclose(got, [mean_over_subsets(worth, n, k) for k in range(1, n + 1)], rtol=0, atol=1e-13)
+
+
+def test_majority_among_many_samples():
+    """256 samples, whose subsets of 128 no double counts exactly: by drawing subsets, and as training estimates it."""
+    counts, worth = (
+        np.asarray([7, 90, 88, 40, 20, 11]),
+        np.asarray([0.5, 0.25, 1.0, 0.0, 0.75, 1.0]),
+    )  # the first: silent
+    rng = np.random.default_rng(0)
+    keys = rng.permutation(np.repeat(np.arange(6), counts))
+    answers = [None if key == 0 else int(key) for key in keys]
+    ks = [1, 2, 3, 8, 64, 128, 200, 255, 256]
+    (got,) = majority_at_k([worth[keys]], [answers], ks)
+    assert got[0] == pytest.approx(worth[keys].mean(), abs=1e-13)
+    assert got[-1] == 0.25
+    for k, value in zip(ks, got, strict=True):
+        votes = rng.multivariate_hypergeometric(counts, k, size=40_000)
+        most = votes[:, 1:].max(axis=1, keepdims=True)
+        won = (votes[:, 1:] == most) & (most > 0)
+        drawn = np.where(won.any(axis=1), won @ worth[1:] / np.maximum(won.sum(axis=1), 1), worth[0])
+        assert value == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200 + 1e-12)
+    speaking = keys > 0
+    voters, n = torch.from_numpy(keys[speaking]), int(speaking.sum())
+    for k in (2, 128, n - 1):
+        (mine,) = majority_at_k([worth[keys[speaking]]], [voters.tolist()], [k])
+        assert mine[0] == pytest.approx(float(vote_at_k(torch.from_numpy(worth[keys[speaking]]), voters, k)), rel=1e-9)
+    (all_different,) = majority_at_k([np.arange(256) / 256], [range(256)], [1, 128, 256])
+    np.testing.assert_allclose(all_different, np.full(3, 255 / 512), rtol=1e-10)
 
 
 def test_ragged_groups_and_too_few_samples():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrlhf_maxk.problems.record import Comparison, Judge, Mode, Problem, Test
+from openrlhf_maxk.problems.verdict import Verdict
 from openrlhf_maxk.rewards.judging.constants import NotConstantError, constant
+from openrlhf_maxk.rewards.judging.judge import judge_values
 from openrlhf_maxk.rewards.judging.steps import Relation, StepKind, steps_of_asserts
+from openrlhf_maxk.rewards.sandbox.lane import Outcome
+from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Reply, Stage
 from openrlhf_maxk.rewards.sandbox.values import encode
 
 
@@ -122,6 +129,43 @@ def test_numbers_that_are_to_be_near(
 def test_other_inequalities_are_the_programs_word(source: str) -> None:
     (step,) = steps_of_asserts(source)
     assert step.relation is Relation.SAME
+
+
+@pytest.mark.parametrize(
+    ("source", "lenient"),
+    [
+        ("assert f(2) == 1.0", True),
+        ("assert f(2) == g(2)", True),
+        ("assert f(2) in [1.0]", False),
+        ("assert not f(2) != g(2)", False),
+        ("assert f(2) == 1.0 == g(2)", False),
+        ("assert f(2) == 1.0 or f(2) == 2.0", False),
+        ("for i in [1.0]:\n    assert f(2) == i", False),
+        ("if True:\n    assert f(2) == 1.0", False),
+        ("assert math.isclose(f(2), 1.0)", False),
+    ],
+)
+def test_the_comparison_has_a_say_where_values_leave_the_sandbox_and_nowhere_else(source: str, lenient: bool) -> None:
+    """f(2) is 1.0000001; what the sandbox would send is made here."""
+    namespace = {"f": lambda x: 1.0000001, "g": lambda x: 1.0, "math": math}
+    steps = steps_of_asserts(source)
+    sent = []
+    for step in steps:
+        if step.kind is StepKind.RUN:
+            with pytest.raises(AssertionError):
+                exec(step.source, namespace)
+            sent.append({"failed": ""})
+        elif step.kind is StepKind.EQUAL:
+            sent.append({"both": [eval(step.source, namespace), eval(step.argument, namespace)]})
+        else:
+            sent.append(encode(eval(step.source, namespace)))
+    lines = [*sent, *([] if {"failed": ""} in sent else [{"done": True}])]
+    results = "".join(f"nonce {json.dumps(line)}\n" for line in lines).encode()
+    outcome = Outcome(Stage.COMPILED, Reply(0, KilledBy.NOBODY, True, 0, 0), b"", b"", results, False)
+    for comparison, passes in ((Comparison.TOKENS, False), (Comparison.NUMERIC, lenient)):
+        problem = Problem("p", "", (Test(source),), Mode.ASSERTS, judge=Judge(comparison, 1e-6))
+        verdict = judge_values(outcome, problem, steps, "nonce").verdict
+        assert verdict is (Verdict.PASSED if passes else Verdict.WRONG)
 
 
 def test_check_is_taken_apart() -> None:
