@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,7 +185,7 @@ def _no_program(facts: _Facts) -> _Outcome:
     return _Outcome(0.0, public, hidden, NONE, NO_ANSWER, NO_ANSWER, verdicts, Ailment.NO_PROGRAM, "")
 
 
-def _share(worth: list[float]) -> float:
+def _share(worth: Sequence[float]) -> float:
     return sum(worth) / len(worth) if worth else np.nan
 
 
