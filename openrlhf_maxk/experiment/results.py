@@ -128,7 +128,9 @@ def _table(found: Sequence[Value], model: str, metric: str, ks: Sequence[int]) -
         cells = []
         for k in ks:
             value = chosen[run, k]
-            text = f"{value.mean:.3f}" + ("" if np.isnan(value.deviation) else f" ± {value.deviation:.3f}")
+            text = f"{round(value.mean, 3) + 0.0:.3f}" + (
+                "" if np.isnan(value.deviation) else f" ± {value.deviation:.3f}"
+            )
             text = f"**{text}**" if value.mean == best[k] else text
             cells.append(text + (r" \*" if value.p_value < 0.05 else ""))
         lines.append(f"| {run} | {chosen[run, ks[0]].seeds} | {' | '.join(cells)} |")
