@@ -265,6 +265,14 @@ def test_lists_need_as_many_problems_or_their_ids(problems, tmp_path):
     assert read(CompletionsFile.open(path, limited, order=problems.ids)) == {"set/000": ["a"]}
 
 
+def test_a_given_order_counts_more_than_what_the_samples_name(problems, tmp_path):
+    (tmp_path / "given").mkdir()
+    path = WRITERS["light_eval"](tmp_path / "given", STATEMENTS)  # with prompts, and places in its data set
+    (tmp_path / "ids.txt").write_text("".join(f"{name}\n" for name in reversed(problems.ids)))
+    found = read(CompletionsFile.open(path, problems, ids=tmp_path / "ids.txt"))
+    assert found == {name: WANTED[other] for name, other in zip(problems.ids, reversed(problems.ids), strict=True)}
+
+
 def test_named_fields(problems, tmp_path):
     path = WRITERS["live_code_bench"](tmp_path, STATEMENTS)
     source = CompletionsFile.open(path, problems, Fields(completion="output_list"))
