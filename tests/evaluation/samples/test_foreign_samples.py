@@ -268,7 +268,8 @@ def test_lists_need_as_many_problems_or_their_ids(problems, tmp_path):
 def test_a_given_order_counts_more_than_what_the_samples_name(problems, tmp_path):
     (tmp_path / "given").mkdir()
     path = WRITERS["light_eval"](tmp_path / "given", STATEMENTS)  # with prompts, and places in its data set
-    (tmp_path / "ids.txt").write_text("".join(f"{name}\n" for name in reversed(problems.ids)))
+    others = [f"other/{i}" for i in range(5)]  # before the three
+    (tmp_path / "ids.txt").write_text("\n".join([*others, *reversed(problems.ids)]))
     found = read(CompletionsFile.open(path, problems, ids=tmp_path / "ids.txt"))
     assert found == {name: WANTED[other] for name, other in zip(problems.ids, reversed(problems.ids), strict=True)}
 
