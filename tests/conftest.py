@@ -6,10 +6,13 @@ import importlib.util
 import signal
 
 import pytest
+from hypothesis import settings
 
 import openrlhf_maxk
 
 SECONDS, SLOW_SECONDS = 300, 1800  # far more than any test takes on two cores slowed down to a third
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_sessionstart() -> None:

@@ -59,7 +59,7 @@ def batches(draw: st.DrawFn) -> Batch:
     return Batch(sizes, ks, draw(st.integers(0, 3)), draw(st.integers(0, 2**20)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     batches(),
     st.sampled_from(["none", "first", "exact"]),
@@ -112,7 +112,7 @@ def test_a_batch_is_its_groups_one_by_one(name, batch, correction, baseline, del
     assert found.largest_ratio == pytest.approx(ratios.max().item(), rel=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.sampled_from(objective_names()))
 def test_no_log_ratios_are_log_ratios_of_zero(batch, name):
     options = MaxKOptions.make(objective=name)
@@ -215,7 +215,7 @@ def test_the_strategy_reaches_the_objective(strategy):
     assert not torch.allclose(found.values, other)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(batches(), st.sampled_from(["selected", "vote"]), st.integers(0, 99))
 def test_rows_of_a_batch_are_chosen_by_their_own_column(batch, strategy, seed):
     options = MaxKOptions.make(strategy=strategy, min_ess=0.0)

@@ -130,7 +130,7 @@ def situations(draw: st.DrawFn) -> dict:
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(situations())
 @example({"n": 4, "ranks": 2, "sizes": [4, 1, 4], "forward_rows": 4, "per_step": 4, "micro": 4, "seed": 0})
 @example({"n": 3, "ranks": 4, "sizes": [2], "forward_rows": 1, "per_step": 3, "micro": 3, "seed": 2})

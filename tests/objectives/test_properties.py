@@ -52,7 +52,7 @@ def assert_same(actual, expected, name):
     torch.testing.assert_close(actual / scale, expected / scale, rtol=0, atol=1e-12, msg=lambda text: f"{name}: {text}")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group(), st.randoms(use_true_random=False))
 def test_order_of_completions_does_not_matter(case, random):
     r, rho, k = case
@@ -69,7 +69,7 @@ def test_order_of_completions_does_not_matter(case, random):
         torch.testing.assert_close(objective(rewards[order], k).values, values[order], atol=1e-6, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group(), st.integers(-64, 64))
 def test_shifted_rewards_change_nothing_once_there_is_a_baseline(case, shift):
     r, rho, k = case
@@ -78,7 +78,7 @@ def test_shifted_rewards_change_nothing_once_there_is_a_baseline(case, shift):
             assert_same(weights(r + shift, rho, k), weights(r, rho, k), name)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group(), st.sampled_from([0.25, 2.0, 1024.0]))
 def test_scaled_rewards_scale_the_weights(case, scale):
     r, rho, k = case
@@ -86,7 +86,7 @@ def test_scaled_rewards_scale_the_weights(case, scale):
         assert torch.equal(weights(scale * r, rho, k), scale * weights(r, rho, k)), name
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group())
 def test_marginal_gain_is_never_negative_and_grows_with_the_reward(case):
     r, rho, k = case
@@ -98,7 +98,7 @@ def test_marginal_gain_is_never_negative_and_grows_with_the_reward(case):
         assert (gains[order].diff() >= 0).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group())
 def test_equal_rewards_and_equal_ratios_get_equal_weights(case):
     """Two completions that differ in nothing are treated alike, wherever sorting put them."""
@@ -111,7 +111,7 @@ def test_equal_rewards_and_equal_ratios_get_equal_weights(case):
         assert_same(result[n : n + 1], result[:1], name)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group())
 def test_tied_completions_get_equal_gains_whatever_their_ratios(case):
     """A gain looks only at those below: the ratios of completions of the same reward have no part in it."""
@@ -124,7 +124,7 @@ def test_tied_completions_get_equal_gains_whatever_their_ratios(case):
         assert (tied == tied[0]).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(group())
 def test_max_at_k_lies_between_the_mean_and_the_best_and_grows_with_k(case):
     r, _, k = case

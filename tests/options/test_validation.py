@@ -259,7 +259,7 @@ def test_a_damaged_store_is_found_before_the_start(refused, tmp_path):
     assert any(line.startswith(f"--maxk.problems {tmp_path / 'problems'}") for line in lines), lines
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 300), *[st.integers(1, 40)] * 2, *[st.integers(2, 5)] * 2)
 def test_the_advice_on_a_batch_is_one_line_and_enough(refused, batch, micro, prompts, n, ranks):
     given_ = {"train__micro_batch_size": micro, "rollout__n_samples_per_prompt": n, "actor__num_gpus_per_node": ranks}
@@ -280,7 +280,7 @@ def test_the_advice_on_a_batch_is_one_line_and_enough(refused, batch, micro, pro
 COUNTS = st.integers(-1, 40)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(*[COUNTS] * 3, *[st.integers(-1, 5)] * 3)
 def test_every_choice_of_counts_is_refused_or_deals_whole_groups(check, batch, micro, prompts, n, ranks, rows):
     try:

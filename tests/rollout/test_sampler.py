@@ -162,7 +162,7 @@ def reward_of(number: int, completion: int) -> float:
     return (7 * number + 3 * completion) % 5 / 4
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.lists(st.sampled_from(["good", "good", "not generated", "not scored"]), min_size=N, max_size=N)),
     st.integers(1, N),

@@ -32,7 +32,7 @@ def mean_over_subsets(worth, n, k):
 
 
 @pytest.mark.parametrize("strategy", WORTHS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rewards=rewards_of_a_problem)
 def test_strategies(strategy, rewards):
     n = len(rewards)
@@ -45,7 +45,7 @@ def test_strategies(strategy, rewards):
         assert got[k - 1] == pytest.approx(want, abs=1e-13)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]))
 def test_g_pass_at_k(correct, share):
     n = len(correct)
@@ -69,7 +69,7 @@ def test_a_share_that_floating_point_makes_a_little_larger():
     assert g_pass_at_k(np.arange(100)[None] < 7, [100], 0.07)[0, 0] == 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(-4, 4)), min_size=1, max_size=7))
 def test_majority_at_k(samples):
     answers, rewards = [answer for answer, _ in samples], [Fraction(reward, 4) for _, reward in samples]

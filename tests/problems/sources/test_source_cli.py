@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +51,7 @@ def test_programs_that_cannot_be_locked_down_are_not_run(
     started = []
 
     class Unavailable:
-        def __init__(self, cores: int, modules: Sequence[str], unsafe: bool) -> None:
+        def __init__(self, cores: int, unsafe: bool, **options: Any) -> None:
             started.append(unsafe)
             raise executor.SandboxUnavailableError("nothing can be locked down.")
 

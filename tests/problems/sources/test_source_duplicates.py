@@ -52,7 +52,7 @@ def brute_force(known: list[str], statement: str, overlap: float) -> dict[int, f
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STATEMENTS, st.lists(WORDS, max_size=14).map(" ".join), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_the_index_agrees_with_comparing_every_pair(known: list[str], statement: str, overlap: float) -> None:
     index = Index([fingerprint(s, NGRAM) for s in known], overlap)
@@ -62,7 +62,7 @@ def test_the_index_agrees_with_comparing_every_pair(known: list[str], statement:
     assert all(ours[p] == 1.0 or ours[p] == pytest.approx(theirs[p]) for p in ours)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(STATEMENTS)
 def test_what_stays_are_no_duplicates_and_what_goes_has_one(statements: list[str]) -> None:
     prints = [fingerprint(s, NGRAM) for s in statements]

@@ -158,7 +158,7 @@ def rising(numbers: list[int]) -> bool:
     return numbers == sorted(set(numbers))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from([".parquet", ".arrow", ".jsonl", ".json", ".csv"]), st.booleans())
 def test_any_bytes_are_rows_or_a_named_file(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str, skip: bool
@@ -169,7 +169,7 @@ def test_any_bytes_are_rows_or_a_named_file(
     assert path.name in found if isinstance(found, str) else rising([i for i, _ in found])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_bytes_are_rows_or_a_named_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp()

@@ -81,7 +81,7 @@ def computes(source: str) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(ARITHMETIC)
 def test_expressions_agree_with_python(source: str) -> None:
     try:
