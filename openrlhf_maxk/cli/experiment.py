@@ -21,6 +21,8 @@ from openrlhf_maxk.cli.common import positive, reason
 if TYPE_CHECKING:
     from openrlhf_maxk.experiment.plan import Plan
 
+RESULTS = "results.md"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 for a run that failed, 2 for a plan that cannot be carried out."""
@@ -53,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(f"saved in {options.out}: results.md, results.csv, figures/")
+    if not (options.out / RESULTS).is_file():
+        print(f"nothing in {options.out} is done yet")
+        return 0
+    print(f"saved in {options.out}: {RESULTS}, results.csv, figures/")
     return 0
 
 
@@ -89,7 +94,7 @@ def _write(plan: Plan, out: Path, ks: Sequence[int] | None) -> None:
         return
     shown = sorted({value.k for value in found})
     metrics = list(dict.fromkeys(value.metric for value in found))
-    write_text(out / "results.md", markdown(plan, found, metrics, shown))
+    write_text(out / RESULTS, markdown(plan, found, metrics, shown))
     head = [field.name for field in dataclasses.fields(Value)]
     write_text(out / "results.csv", csv_text(head, [list(vars(value).values()) for value in found]))
     for model in plan.models:

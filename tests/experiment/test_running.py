@@ -148,8 +148,10 @@ def test_differences_that_every_problem_shows_are_significant_after_the_correcti
     assert {v.p_value for v in equal if v.run == "x"} == {1.0}
 
 
-def test_there_are_no_values_before_anything_is_done(tmp_path):
+def test_there_are_no_values_before_anything_is_done(tmp_path, capsys):
     assert values(read_plan(write(tmp_path)), {}) == []
+    assert command.main([str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out"), "--results"]) == 0
+    assert "is done yet" in capsys.readouterr().out
 
 
 def test_what_a_killed_experiment_has_left_at_work_is_waited_for(tmp_path):
