@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from openrlhf_maxk.evaluation.reports.figures import figure, legend_below, line_style, place_beside
-from openrlhf_maxk.evaluation.statistics.metrics import METRICS
+from openrlhf_maxk.evaluation.reports.figures import figure, label_axes, legend_below, line_style, place_beside
 from openrlhf_maxk.experiment.results import Value
 
 _COLUMNS = 3
@@ -32,11 +31,7 @@ def plot(found: Sequence[Value], model: str, metrics: Sequence[str], path: Path)
                 spread = [0.0 if np.isnan(value.deviation) else value.deviation for value in line]
                 style = {"label": run, "markersize": 4, "linewidth": 1.2, **line_style(index)}
                 axis.errorbar(beside, [value.mean for value in line], spread, elinewidth=0.8, capsize=1.5, **style)
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(ks, [str(k) for k in ks])
-            axis.minorticks_off()
-            axis.set_xlabel("k")
-            axis.set_ylabel(METRICS[metric].label("k"))
+            label_axes(axis, metric, ks)
         for axis in axes[len(metrics) :]:
             axis.set_visible(False)
         legend_below(fig, axes[0])

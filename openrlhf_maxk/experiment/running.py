@@ -50,16 +50,16 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None]) -> None:
     jobs = plan.jobs()
     known = {job: seconds_of(plan, job, out) for job in jobs}
     waiting = [job for job in jobs if known[job] is None]
-    say(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done{_estimate(known, waiting)}")
+    say(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done{_estimate(known)}")
     for number, job in enumerate(waiting, len(jobs) - len(waiting) + 1):
         seconds = known[job] = _do(plan, job, out, say)
-        say(f"{number} of {len(jobs)}: {job.name}, {_minutes(seconds)}{_estimate(known, jobs[jobs.index(job) + 1 :])}")
+        say(f"{number} of {len(jobs)}: {job.name}, {_minutes(seconds)}{_estimate(known)}")
 
 
-def _estimate(known: dict[Job, float | None], left: Sequence[Job]) -> str:
+def _estimate(known: dict[Job, float | None]) -> str:
     """How long the jobs left will take if they take as long as those of their kind."""
     total = 0.0
-    left = [job for job in left if known[job] is None]
+    left = [job for job, seconds in known.items() if seconds is None]
     for job in left:
         alike = [s for other, s in known.items() if s is not None and (other.run == BASE) == (job.run == BASE)]
         if not alike:
@@ -84,8 +84,8 @@ def _do(plan: Plan, job: Job, out: Path, say: Callable[[str], None]) -> float:
         except BlockingIOError:
             say(f"{job.name}: another experiment, or what one that was killed has left, is at work on it; waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if (seconds := seconds_of(plan, job, out)) is not None:
-                return seconds
+        if (seconds := seconds_of(plan, job, out)) is not None:
+            return seconds  # another experiment was quicker
         start = time.monotonic()
         if job.run != BASE:
             _command("train", train_arguments(plan, job, folder), folder, lock)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from openrlhf_maxk.evaluation.statistics.estimators import IntArray
 from openrlhf_maxk.evaluation.statistics.metrics import METRICS
 from openrlhf_maxk.evaluation.statistics.scores import Scores, shown_ks, shown_metrics
 
@@ -107,6 +108,11 @@ def draw_curves(
             beside = ks * 2.0 ** place_beside(index, len(evaluations))
             reach = np.maximum([curve.mean - curve.low, curve.high - curve.mean], 0)
             axis.errorbar(beside, curve.mean, reach, elinewidth=0.8, capsize=1.5, **line)
+    label_axes(axis, metric, ks)
+
+
+def label_axes(axis: Axes, metric: str, ks: IntArray) -> None:
+    """A metric against k, in powers of two."""
     axis.set_xscale("log", base=2)
     axis.set_xticks(ks, [str(k) for k in ks])
     axis.minorticks_off()
