@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from openrlhf_maxk.evaluation.reports.formats import number
 from openrlhf_maxk.evaluation.scoring.loading import load_evaluations
 from openrlhf_maxk.evaluation.statistics.bootstrap import mean_interval
 from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray
@@ -128,9 +129,7 @@ def _table(found: Sequence[Value], model: str, metric: str, ks: Sequence[int]) -
         cells = []
         for k in ks:
             value = chosen[run, k]
-            text = f"{round(value.mean, 3) + 0.0:.3f}" + (
-                "" if np.isnan(value.deviation) else f" ± {value.deviation:.3f}"
-            )
+            text = number(value.mean) + ("" if np.isnan(value.deviation) else f" ± {value.deviation:.3f}")
             text = f"**{text}**" if value.mean == best[k] else text
             cells.append(text + (r" \*" if value.p_value < 0.05 else ""))
         lines.append(f"| {run} | {chosen[run, ks[0]].seeds} | {' | '.join(cells)} |")

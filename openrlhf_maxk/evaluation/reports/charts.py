@@ -9,7 +9,8 @@ from math import ceil, floor, log10
 import numpy as np
 
 from openrlhf_maxk.evaluation.reports.figures import COLOURS, MOST_BANDS, place_beside
-from openrlhf_maxk.evaluation.statistics.estimators import FloatArray, IntArray
+from openrlhf_maxk.evaluation.reports.formats import number
+from openrlhf_maxk.evaluation.statistics.estimators import IntArray
 from openrlhf_maxk.evaluation.statistics.metrics import METRICS
 from openrlhf_maxk.evaluation.statistics.scores import Scores
 
@@ -115,5 +116,5 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [round(step * tick, 10) for tick in range(first, last + 1)]
 
 
-def _value(mean: FloatArray, low: FloatArray, high: FloatArray) -> str:
-    return "-" if np.isnan(mean) else f"{mean:.3f} ({low:.3f} to {high:.3f})"
+def _value(mean: float, low: float, high: float) -> str:
+    return "-" if np.isnan(mean) else f"{number(mean)} ({number(low)} to {number(high)})"

@@ -9,6 +9,7 @@ from textwrap import fill
 import numpy as np
 
 from openrlhf_maxk.evaluation.reports.figures import MOST_BANDS, NAME_WIDTH, figure, legend_below, line_style
+from openrlhf_maxk.evaluation.reports.formats import number
 from openrlhf_maxk.evaluation.statistics.comparison import MarkedTable
 from openrlhf_maxk.evaluation.statistics.diversity import solved_by
 from openrlhf_maxk.evaluation.statistics.estimators import FloatArray
@@ -98,7 +99,5 @@ def plot_heat_table(table: MarkedTable, path: str | os.PathLike[str]) -> None:
         axis.set_title(table.title, pad=10)
         for r in range(rows):
             for c in range(columns):
-                value = table.values[r, c]
-                text = "-" if np.isnan(value) else f"{value:.3f}"
                 weight = "bold" if table.best[r, c] else "normal"
-                axis.text(c, r, text, ha="center", va="center", fontsize=8, fontweight=weight)
+                axis.text(c, r, number(table.values[r, c]), ha="center", va="center", fontsize=8, fontweight=weight)

@@ -133,8 +133,8 @@ def signed(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, as in the paper."""
-    return "-" if np.isnan(value) else f"{value:.3f}"
+    """Three digits, as in the paper; what rounds to zero is "0.000"."""
+    return "-" if np.isnan(value) else f"{value:z.3f}"
 
 
 def _mark(table: MarkedTable, r: int, c: int, bold: Sequence[str], under: Sequence[str], star: str) -> str:

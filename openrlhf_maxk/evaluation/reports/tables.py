@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from openrlhf_maxk.evaluation.reports.formats import signed
+from openrlhf_maxk.evaluation.reports.formats import number, signed
 from openrlhf_maxk.evaluation.statistics.comparison import Comparison, compare, data_sets
 from openrlhf_maxk.evaluation.statistics.estimators import IntArray
 from openrlhf_maxk.evaluation.statistics.metrics import MAIN, METRICS
@@ -110,7 +110,7 @@ def _cell(mean: float, low: float, high: float, problems: int, *, of: int) -> st
     if np.isnan(mean):
         return "-"
     note = "" if problems == of else f" ({problems} of {of})"
-    return f"{_number(mean)} [dim]{_number(low)}-{_number(high)}[/dim]{note}"
+    return f"{number(mean)} [dim]{number(low)}-{number(high)}[/dim]{note}"
 
 
 def _difference(comparison: Comparison) -> str:
@@ -124,7 +124,3 @@ def _difference(comparison: Comparison) -> str:
 
 def _head(name: str) -> Column:
     return Column(Text(name, overflow="fold"), justify="right")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}"

@@ -7,6 +7,7 @@ another make-up may round differently, and a sample may then part from its twin.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import deque
@@ -194,16 +195,23 @@ class Engines:
 
 
 class Engine:
-    """The Ray actor around one vLLM engine."""
+    """The Ray actor around one vLLM engine.
+
+    Not vLLM's ``AsyncLLM``: that has its core in a process of its own everywhere, and on a CPU a second import of vLLM
+    takes as long as thousands of samples.
+    """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        from vllm import AsyncEngineArgs
+        from vllm import EngineArgs
         from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.engine.llm_engine import LLMEngine
 
         offline = UsageContext.LLM_CLASS  # vLLM's sizes for offline batches: twice as many samples at once as a server
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=offline)
+        self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=offline)
         self._tokenizer: Any = self._llm.get_tokenizer()
+        self._new: list[tuple[str, Any, Any]] = []  # requests that the engine has not got yet
+        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._at_work: asyncio.Task[None] | None = None
 
     async def capacity(self) -> int:
         """How many samples the engine works on at once."""
@@ -229,8 +237,8 @@ class Engine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt, name = TokensPrompt(prompt_token_ids=tokens), f"{request.problem}-{request.first}"
-        results = [result async for result in self._llm.generate(prompt, params, request_id=name)]
-        outputs = [out for result in results for out in result.outputs if out.finish_reason in ("stop", "length")]
+        answer = await self._answer(name, prompt, params)
+        outputs = [output for output in answer.outputs if output.finish_reason in ("stop", "length")]
         texts = self._texts(outputs, sampling)
         return [
             Sample(
@@ -244,9 +252,32 @@ class Engine:
             for output, text in zip(outputs, texts, strict=True)
         ]
 
+    async def _answer(self, name: str, prompt: Any, params: Any) -> Any:
+        """vLLM's last output for a request. Raises what the engine raises, whichever request it was about."""
+        self._answers[name] = asyncio.get_running_loop().create_future()
+        self._new.append((name, prompt, params))
+        if self._at_work is None or self._at_work.done():
+            self._at_work = asyncio.create_task(self._work())
+        return await self._answers[name]
+
+    async def _work(self) -> None:
+        try:
+            while self._new or self._answers:
+                for request in self._new:
+                    self._llm.add_request(*request)
+                self._new.clear()
+                for output in await asyncio.to_thread(self._llm.step):
+                    if output.finished:
+                        self._answers.pop(output.request_id).set_result(output)
+        except Exception as error:
+            for answer in self._answers.values():
+                answer.set_exception(error)
+            self._answers.clear()
+            self._new.clear()
+
     async def close(self) -> None:
         """End the engine's own processes."""
-        self._llm.shutdown()
+        self._llm.engine_core.shutdown()
 
     def _texts(self, outputs: Sequence[Any], sampling: Sampling) -> list[str]:
         if sampling.stop:

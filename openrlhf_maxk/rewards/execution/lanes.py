@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 from openrlhf_maxk.rewards.sandbox.lane import Job, Lane, LaneError, Outcome
-from openrlhf_maxk.rewards.sandbox.protocol import KilledBy
+from openrlhf_maxk.rewards.sandbox.messages import KilledBy
 
 NULL = os.devnull
 _EVERYBODY = stat.S_IROTH | stat.S_IWOTH

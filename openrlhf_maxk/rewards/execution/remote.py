@@ -28,7 +28,8 @@ from openrlhf_maxk.rewards.judging import jobs
 from openrlhf_maxk.rewards.judging.judge import failure_of, judge_by_checker, judge_output, judge_values, result
 from openrlhf_maxk.rewards.sandbox import lane
 from openrlhf_maxk.rewards.sandbox.lane import Outcome
-from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Reply, Stage
+from openrlhf_maxk.rewards.sandbox.messages import KilledBy, Reply
+from openrlhf_maxk.rewards.sandbox.protocol import Stage
 
 PATH = "/run_code"
 CUT_BYTES = 2**20  # SandboxFusion returns no more of an output, and does not say so

@@ -9,7 +9,8 @@ from openrlhf_maxk.problems.record import Comparison, Limits, Mode, Problem, Tes
 from openrlhf_maxk.rewards.judging.steps import Step, StepKind, steps_of_asserts
 from openrlhf_maxk.rewards.judging.values import encoded_json
 from openrlhf_maxk.rewards.sandbox.lane import Job
-from openrlhf_maxk.rewards.sandbox.protocol import Request, pack_job
+from openrlhf_maxk.rewards.sandbox.messages import Request
+from openrlhf_maxk.rewards.sandbox.protocol import pack_job
 
 CHECKER_LIMITS = Limits(cpu_seconds=10.0, memory_bytes=2**30, output_bytes=2**16)
 _PROBLEMS_KEPT = 64

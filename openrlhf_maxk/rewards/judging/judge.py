@@ -19,7 +19,8 @@ from openrlhf_maxk.rewards.judging.steps import Relation, Step, StepKind
 from openrlhf_maxk.rewards.judging.values import MalformedError, close, json_view, loads, same
 from openrlhf_maxk.rewards.sandbox.confinement.limits import THREADS
 from openrlhf_maxk.rewards.sandbox.lane import Outcome
-from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Stage
+from openrlhf_maxk.rewards.sandbox.messages import KilledBy
+from openrlhf_maxk.rewards.sandbox.protocol import Stage
 
 SHOWN_BYTES = 300
 _ACCEPTED = re.compile(rb"1(\.0*)?")  # a checker's score: 1 is right, any other number is wrong

@@ -14,7 +14,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .protocol import ASK, HELD_UP, KILL, REPLY, Reply, Request, Stage
+from .messages import Reply, Request
+from .protocol import ASK, HELD_UP, KILL, REPLY, Stage
 from .streams import LOOK_SECONDS, Streams
 
 _START_SECONDS = 120.0  # a busy machine starts slowly
@@ -172,27 +173,37 @@ class Lane:
 
     def _wait(self, streams: Streams, request: Request) -> Reply:
         deadline = time.monotonic() + request.wall_ns / 1e9 + _GRACE_SECONDS
+        if self._answered.poll(_SHORT_MILLISECONDS):
+            reply = self._hear(streams)
+            if reply is not None:
+                return reply
         control, killed = self._control.fileno(), False
-        self._answered.poll(_SHORT_MILLISECONDS)
-        streams.poll.register(control, select.POLLIN)
+        poll = streams.watch(control)
         while True:
             left = deadline - time.monotonic()
             if left < 0:
                 raise OSError("it hangs")
             streams.look()
-            for descriptor, _ in streams.poll.poll(min(left, LOOK_SECONDS) * 1000):
+            for descriptor, _ in poll.poll(min(left, LOOK_SECONDS) * 1000):
                 if descriptor == control:
-                    message = self._control.recv(REPLY.size)
-                    if message == ASK:
-                        self._control.send(HELD_UP.pack(b"W", int(1e9 * streams.held_up())))
-                        break
-                    if len(message) != REPLY.size:
-                        raise OSError("end of file")
-                    return Reply.unpack(message)
+                    reply = self._hear(streams)
+                    if reply is not None:
+                        return reply
+                    break
                 streams.serve(descriptor)
             if streams.overflow and not killed:
                 self._control.send(KILL)
                 killed = True
+
+    def _hear(self, streams: Streams) -> Reply | None:
+        """What the server says: how the program has ended, or None: it asked something."""
+        message = self._control.recv(REPLY.size)
+        if message == ASK:
+            self._control.send(HELD_UP.pack(b"W", int(1e9 * streams.held_up())))
+            return None
+        if len(message) != REPLY.size:
+            raise OSError("end of file")
+        return Reply.unpack(message)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -5,6 +5,9 @@ become the program's standard streams; the reply carries how the program ended. 
 server: the job (program and arguments) lies in a memory file that only the forked child reads, and the streams are
 pipes whose other ends the client holds. So a program that searches the memory it inherited finds nothing of another
 program or test.
+
+The server imports this, and every page of what it imports makes every fork dearer: so there are plain values here, and
+the client's names for them are in :mod:`.messages`.
 """
 
 from __future__ import annotations
@@ -12,8 +15,6 @@ from __future__ import annotations
 import marshal
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
-from typing import NamedTuple  # not dataclasses: what they import makes every fork dearer
 
 LAYERS = ("namespaces", "landlock", "seccomp", "uid_drop")
 """What can be switched off for a test of the others. no_new_privs and resource limits are always on."""
@@ -24,6 +25,7 @@ FILE = "/tmp/program.py"
 REQUEST = struct.Struct("<cxxxxxxxQQQQQ")  # kind, bytes of the job, cpu ns, idle ns, wall ns, memory bytes
 REPLY = struct.Struct("<iBBxxQQ")  # wait status, killed by, certain, cpu ns, wall ns
 RUN, KILL = b"R", b"K"
+NOBODY, CPU_LIMIT, IDLE_LIMIT, WALL_LIMIT, CLIENT, THREADS = range(6)  # who ended a program: messages.KilledBy
 ASK = b"?"
 HELD_UP = struct.Struct("<cxxxxxxxQ")  # W, ns
 """The server asks before it ends an idle program; the client says how long in all it may have waited for the client."""
@@ -57,17 +59,6 @@ def pack_job(
     )
 
 
-class KilledBy(IntEnum):
-    """Who ended a program that did not end by itself."""
-
-    NOBODY = 0
-    CPU_LIMIT = 1
-    IDLE_LIMIT = 2  # it neither ran nor waited for a core for that long
-    WALL_LIMIT = 3  # the backstop: nothing else ended it
-    CLIENT = 4  # too much output, or no longer wanted
-    THREADS = 5  # more than it may start, where the kernel does not count them
-
-
 class Stage:
     """First byte of the status file: how far the child came before any line of the program ran.
 
@@ -78,30 +69,3 @@ class Stage:
     NOT_CONFINED = b"F"  # a layer could not be applied: the machinery failed, the program never ran
     COMPILE_ERROR = b"E"
     COMPILED = b"C"  # followed by the code, marshalled, if the job asked for it
-
-
-class Request(NamedTuple):
-    """The limits of one run."""
-
-    cpu_ns: int
-    idle_ns: int
-    wall_ns: int
-    memory_bytes: int
-
-    def pack(self, job_bytes: int) -> bytes:
-        return REQUEST.pack(RUN, job_bytes, *self)
-
-
-class Reply(NamedTuple):
-    """How one run ended. ``certain`` is false for a limit that a busy machine may have caused."""
-
-    status: int  # as wait4 gives it
-    killed_by: KilledBy
-    certain: bool
-    cpu_ns: int
-    wall_ns: int
-
-    @classmethod
-    def unpack(cls, message: bytes) -> Reply:
-        status, killed_by, certain, cpu_ns, wall_ns = REPLY.unpack(message)
-        return cls(status, KilledBy(killed_by), bool(certain), cpu_ns, wall_ns)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import _signal
 import ctypes
 import os
-import resource
 import struct
 from typing import NoReturn
 
@@ -53,7 +52,7 @@ class HotPages:
 
     def __init__(self) -> None:
         limits.place(syscalls.io_uring(), limits.PINNED)
-        self._size = resource.getpagesize()
+        self._size = limits.PAGE_BYTES
         self._mappings: list[tuple[int, int, bool]] = []  # first page, pages, whether it is a file's
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import _signal  # not signal: its enums cost every child dozens of copied pages
 import _sitebuiltins
-import _socket
 import builtins
 import contextlib
-import fcntl
 import gc
 import json
 import os
-import struct
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -29,9 +26,9 @@ def main() -> NoReturn:
     options: dict[str, Any] = json.loads(sys.argv[1])
     names = ("control", "job", "status")
     # First out of the way: a client with many open files may have passed one whose number is another's place.
-    received = [fcntl.fcntl(options[name], fcntl.F_DUPFD_CLOEXEC, OWN.stop) for name in names]
-    for name in names:
-        os.close(options[name])
+    given = [options[name] for name in names]
+    beyond = (number for number in range(OWN.stop, OWN.stop + 2 * len(names)) if number not in given)
+    received = [limits.place(descriptor, number) for descriptor, number in zip(given, beyond, strict=False)]
     for descriptor, target in zip(received, (CONTROL, JOB, STATUS), strict=True):
         limits.place(descriptor, target)
     sys.argv = [""]
@@ -42,6 +39,7 @@ def main() -> NoReturn:
             sys.exit(f"importing {name} starts a thread: a process with threads cannot be forked safely")
     exec(options["warm_up"], {})
     sys.dont_write_bytecode = True  # from here on: programs may not
+    compile("", "", "exec")  # the first one makes the hundred classes of syntax trees, which takes as long as a test
     _give_site_builtins()
     os.environ.clear()
     if "random" in sys.modules:
@@ -69,9 +67,8 @@ class Server:
 
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
-        self.control = _socket.socket(fileno=CONTROL)
         limits.place(syscalls.signal_descriptor(_signal.SIGCHLD), CHILD_ENDED)
-        self.supervisor = Supervisor(self.control, CHILD_ENDED)
+        self.supervisor = Supervisor(CONTROL, CHILD_ENDED)
         self.process = os.getpid()
         self.hidden = [sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "sandbox"]
         gc.collect()
@@ -104,10 +101,11 @@ class Server:
 
     def serve(self) -> None:
         """Greet, then answer requests until the client closes the socket."""
+        receiver = syscalls.Receiver(CONTROL, REQUEST.size)
         greeting = {"missing": self.layers.missing, "proc": os.path.exists("/proc/self/stat")}
-        self.control.send(json.dumps(greeting).encode())
+        os.write(CONTROL, json.dumps(greeting).encode())
         while True:
-            message, descriptors = self._receive()
+            message, descriptors = receiver.receive()
             if not message:
                 return
             if message[:1] != RUN:
@@ -119,12 +117,7 @@ class Server:
                 os.close(descriptor)
             reply = self.supervisor.watch(child, cpu_ns, idle_ns, wall_ns)
             self.layers.clean()
-            self.control.send(reply)
-
-    def _receive(self) -> tuple[bytes, list[int]]:
-        message, ancillary, _, _ = self.control.recvmsg(REQUEST.size, _socket.CMSG_SPACE(16 * 4))
-        descriptors = [fd for _, _, data in ancillary for fd in struct.unpack(f"{len(data) // 4}i", data)]
-        return message, descriptors
+            os.write(CONTROL, reply)
 
     def _fork(self, job_bytes: int, leave: Callable[[int], NoReturn] = os._exit) -> int:
         child = syscalls.fork()

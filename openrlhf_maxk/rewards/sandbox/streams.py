@@ -44,7 +44,6 @@ class Streams:
     """
 
     def __init__(self, stdin: bytes, limit: int, with_results: bool) -> None:
-        self.poll = select.poll()
         self.limit = limit
         self.theirs: list[int] = []
         self._open: set[int] = set()
@@ -57,10 +56,7 @@ class Streams:
         except OSError:
             self.close()
             raise
-        self._by_descriptor = {output.descriptor: output for output in self.outputs}
-        for descriptor in self._by_descriptor:
-            self.poll.register(descriptor, select.POLLIN)
-        self.poll.register(self._input, select.POLLOUT)
+        self._poll: select.poll | None = None
         self._feed()
 
     def _pipe(self, ours_writes: bool) -> int:
@@ -68,17 +64,31 @@ class Streams:
         ours, theirs = (write, read) if ours_writes else (read, write)
         self._open.update((ours, theirs))
         self.theirs.append(theirs)
-        os.set_blocking(ours, False)
+        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK)
         os.fchmod(theirs, 0o666)  # so that another user may open /dev/stdin
         return ours
 
     @property
     def overflow(self) -> bool:
-        return any(output.size > self.limit for output in self.outputs)
+        return max([output.size for output in self.outputs]) > self.limit
 
     def close_theirs(self) -> None:
         for descriptor in self.theirs:
             self._close(descriptor)
+
+    def watch(self, also: int) -> select.poll:
+        """Begin to poll the pipes, and ``also`` for input: only a program that lasts is worth the trouble."""
+        self._poll = select.poll()
+        self._by_descriptor = {output.descriptor: output for output in self.outputs}
+        for descriptor in (*self._by_descriptor, also):
+            self._poll.register(descriptor, select.POLLIN)
+        if self._input in self._open:
+            self._poll.register(self._input, select.POLLOUT)
+        return self._poll
+
+    def _leave(self, descriptor: int) -> None:
+        if self._poll is not None:
+            self._poll.unregister(descriptor)
 
     def look(self) -> None:
         """Say that all is done that can be done now: a program that is found waiting waits since then, at most."""
@@ -94,7 +104,7 @@ class Streams:
         if descriptor == self._input:
             self._refill()
         elif not self._read(self._by_descriptor[descriptor]) or self.overflow:
-            self.poll.unregister(descriptor)
+            self._leave(descriptor)
 
     def _read(self, output: Output) -> int:
         size = output.read()
@@ -115,7 +125,7 @@ class Streams:
             return
         except BrokenPipeError:
             self._left = self._left[:0]  # the program has closed its input: its choice
-        self.poll.unregister(self._input)
+        self._leave(self._input)
         self._close(self._input)
 
     def held_up(self) -> float:

@@ -8,37 +8,45 @@ verdict.
 from __future__ import annotations
 
 import _signal
-import _socket
 import os
-import select
 from time import clock_gettime_ns, monotonic_ns
 from typing import NoReturn
 
-from .confinement import limits
+from .confinement import limits, syscalls
 from .idleness import Idleness
-from .protocol import ASK, HELD_UP, KILL, REPLY, REQUEST, KilledBy
+from .protocol import (
+    ASK,
+    CLIENT,
+    CPU_LIMIT,
+    HELD_UP,
+    IDLE_LIMIT,
+    KILL,
+    NOBODY,
+    REPLY,
+    REQUEST,
+    THREADS,
+    WALL_LIMIT,
+)
 
 
 class Supervisor:
     """Watches the one child of the server, and the control socket for the client's wish to end it."""
 
-    def __init__(self, control: _socket.socket, child_ended: int) -> None:
+    def __init__(self, control: int, child_ended: int) -> None:
         self._control = control
         self._child_ended = child_ended
-        self._poll = select.poll()
-        self._poll.register(control.fileno(), select.POLLIN)
-        self._poll.register(child_ended, select.POLLIN)
+        self._readable = syscalls.Readable(control, child_ended)
 
     def watch(self, child: int, cpu_limit_ns: int, idle_limit_ns: int, wall_limit_ns: int) -> bytes:
         """Wait for ``child`` to end, ending it when it reaches a limit; returns the reply to the client."""
         start = monotonic_ns()
-        killed_by, certain = KilledBy.NOBODY, True
+        killed_by, certain = NOBODY, True
         cpu_ns = wall_ns = forgiven_ns = 0
         idleness = Idleness(child)
         asked = False
         while True:
             left = max(min(cpu_limit_ns - cpu_ns, wall_limit_ns - wall_ns) / 1e9, 0.001)
-            ready = [descriptor for descriptor, _ in self._poll.poll(min(left, idleness.next_look_seconds()) * 1000)]
+            ready = self._readable.wait(min(left, idleness.next_look_seconds()))
             if self._child_ended in ready:
                 os.read(self._child_ended, 128)
             ended, status, usage = os.wait4(child, os.WNOHANG)
@@ -47,28 +55,28 @@ class Supervisor:
                 cpu_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
                 return REPLY.pack(status, killed_by, certain, cpu_ns, wall_ns)
             cpu_ns = _cpu_ns(child)
-            if killed_by is not KilledBy.NOBODY:
+            if killed_by != NOBODY:
                 continue
-            message = self._control.recv(REQUEST.size) if self._control.fileno() in ready else None
+            message = os.read(self._control, REQUEST.size) if self._control in ready else None
             if message is not None:
                 if not message:
                     _abandon(child)
                 if message == KILL:
-                    killed_by = KilledBy.CLIENT
+                    killed_by = CLIENT
                 elif len(message) == HELD_UP.size:
                     asked, forgiven_ns = False, HELD_UP.unpack(message)[1]
                     if idleness.look(wall_ns, cpu_ns) - forgiven_ns >= idle_limit_ns:
-                        killed_by, certain = KilledBy.IDLE_LIMIT, idleness.certain
+                        killed_by, certain = IDLE_LIMIT, idleness.certain
             elif cpu_ns >= cpu_limit_ns:
-                killed_by = KilledBy.CPU_LIMIT
+                killed_by = CPU_LIMIT
             elif idleness.look(wall_ns, cpu_ns) - forgiven_ns >= idle_limit_ns and not asked:
-                self._control.send(ASK)
+                os.write(self._control, ASK)
                 asked = True
             elif idleness.threads > limits.THREADS:
-                killed_by = KilledBy.THREADS
-            if killed_by is KilledBy.NOBODY and wall_ns >= wall_limit_ns:
-                killed_by, certain = KilledBy.WALL_LIMIT, False
-            if killed_by is not KilledBy.NOBODY:
+                killed_by = THREADS
+            if killed_by == NOBODY and wall_ns >= wall_limit_ns:
+                killed_by, certain = WALL_LIMIT, False
+            if killed_by != NOBODY:
                 os.kill(child, _signal.SIGKILL)
 
 

@@ -14,7 +14,8 @@ from openrlhf_maxk.rewards.execution.remote import CUT_BYTES
 from openrlhf_maxk.rewards.execution.runner import SandboxUnavailableError
 from openrlhf_maxk.rewards.judging import jobs
 from openrlhf_maxk.rewards.sandbox.lane import Job, Lane, LaneError, Outcome
-from openrlhf_maxk.rewards.sandbox.protocol import LAYERS, KilledBy, Stage
+from openrlhf_maxk.rewards.sandbox.messages import KilledBy
+from openrlhf_maxk.rewards.sandbox.protocol import LAYERS, Stage
 from openrlhf_maxk.rewards.serving.server import BadRequest
 
 MOST_SECONDS = 600.0

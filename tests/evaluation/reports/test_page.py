@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_maxk.evaluation.pipeline import Plan, evaluate
-from openrlhf_maxk.evaluation.reports import charts, distributions, figures, report
+from openrlhf_maxk.evaluation.reports import charts, distributions, figures, report, tables
 from openrlhf_maxk.evaluation.reports.formats import comparison_rows, number, signed
 from openrlhf_maxk.evaluation.samples.problem_set import load_problem_set
 from openrlhf_maxk.evaluation.samples.records import Sampling
@@ -211,7 +211,8 @@ def test_difficulties_in_their_order_those_of_later_evaluations_too():
 
 def test_numbers_as_text():
     assert [signed(value) for value in (-0.0004, 0.0004, -0.0006, np.nan)] == ["+0.000", "+0.000", "-0.001", "-"]
-    assert [number(value) for value in (0.12345, np.nan)] == ["0.123", "-"]
+    assert [number(value) for value in (0.12345, -1e-18, np.nan)] == ["0.123", "0.000", "-"]
+    assert tables._cell(-1e-18, -1e-18, -1e-18, 3, of=3) == "0.000 [dim]0.000-0.000[/dim]"
 
 
 def test_cells_that_read_the_same_have_the_same_shade():

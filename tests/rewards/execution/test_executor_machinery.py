@@ -76,6 +76,18 @@ class TestKilled:
                 os.kill(servers(executor)[0], signal.SIGKILL)
                 assert executor.run(RIGHT, ADD).all_passed == 1.0
 
+    def test_stopped_for_a_moment(self, layers: list[str]) -> None:
+        """As by a debugger or a batch system: that interrupts what the server waits in, and ends nothing."""
+        with Executor(cores=1, layers=layers) as executor:
+            before = sandbox_processes(servers(executor))
+            future = executor.submit(SLOWLY, replace(ADD, tests=ADD.tests[:1]))
+            wait_until_running(executor, before)
+            for sent in (signal.SIGSTOP, signal.SIGCONT):
+                for process in before:
+                    os.kill(process, sent)
+            assert future.result().all_passed == 1.0
+            assert sandbox_processes(servers(executor)) == before, "another server was started"
+
     def test_program(self, layers: list[str]) -> None:
         """As the kernel does when the machine runs out of memory."""
         with Executor(cores=1, layers=layers) as executor:

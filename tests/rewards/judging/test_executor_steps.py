@@ -16,7 +16,8 @@ from openrlhf_maxk.rewards.judging.constants import NotConstantError, constant
 from openrlhf_maxk.rewards.judging.judge import judge_values
 from openrlhf_maxk.rewards.judging.steps import Relation, StepKind, steps_of_asserts
 from openrlhf_maxk.rewards.sandbox.lane import Outcome
-from openrlhf_maxk.rewards.sandbox.protocol import KilledBy, Reply, Stage
+from openrlhf_maxk.rewards.sandbox.messages import KilledBy, Reply
+from openrlhf_maxk.rewards.sandbox.protocol import Stage
 from openrlhf_maxk.rewards.sandbox.values import encode
 
 

@@ -90,3 +90,16 @@ def test_what_a_program_writes_to_such_a_page_stays_its_own() -> None:
             assert {test.verdict for test in changed.tests} == {Verdict.WRONG}
             assert {test.output for test in changed.tests} == {b"4\n"}
             assert executor.run("print(3)", three).all_passed == 1.0
+
+
+def test_what_every_program_would_make_again_is_there_before() -> None:
+    """The classes of syntax trees, made by the first ``compile``, take a program as long as the rest of a test."""
+    program = "import _ast, gc\nprint(any(found is _ast.AST for found in gc.get_objects()))"
+    with Executor(cores=1) as executor:
+        assert executor.run(program, Problem("made", "", (Test("", "False\n"),))).tests[0].verdict is Verdict.PASSED
+
+
+def test_what_makes_forks_dearer_is_not_imported() -> None:
+    program = "import sys\nprint(sys.modules.keys() & {'_socket', 'select', 'resource', 'fcntl'})"
+    with Executor(cores=1) as executor:
+        assert executor.run(program, Problem("imported", "", (Test("", "set()\n"),))).tests[0].verdict is Verdict.PASSED

@@ -16,7 +16,7 @@ from collections.abc import Sequence, Set
 from . import syscalls
 from .syscall_table import ALLOWED, CHECKED, CLONE3, LAST_KNOWN, OF_FILES
 
-_LOAD, _EQUAL, _AT_LEAST, _AND, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x05, 0x06  # BPF operations on 32-bit words
+_LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06  # BPF operations on 32-bit words
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _EPERM, _ENOSYS, _ENOTTY = 1, 38, 25
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -52,7 +52,7 @@ def build(process: int, own_files: bool = True) -> bytes:
         (_EQUAL, 1, 0, _ARCHITECTURE[syscalls.MACHINE]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_OFFSET),
-        *_tree(_ranges(process, ALLOWED if own_files else ALLOWED - OF_FILES)),
+        *_search(_ranges(process, ALLOWED if own_files else ALLOWED - OF_FILES)),
     ]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
@@ -77,16 +77,37 @@ def _ranges(process: int, allowed: Set[int]) -> list[tuple[int, Code]]:
     return fates
 
 
-def _tree(ranges: Sequence[tuple[int, Code]]) -> Code:
-    """A binary search over the ranges: few steps for each call, and for the kernel, which tries every number once."""
-    if len(ranges) == 1:
-        return ranges[0][1]
-    middle = len(ranges) // 2
-    lower, upper = _tree(ranges[:middle]), _tree(ranges[middle:])
-    first = ranges[middle][0]
-    if len(lower) < 256:
-        return [(_AT_LEAST, len(lower), 0, first), *lower, *upper]
-    return [(_AT_LEAST, 0, 1, first), (_JUMP, 0, 0, len(lower)), *lower, *upper]
+def _search(ranges: Sequence[tuple[int, Code]]) -> Code:
+    """A binary search over the ranges: few steps for each call, and for the kernel, which tries every number once.
+
+    Ranges with one fate share its code: the kernel compiles the filter anew for each program, instruction by
+    instruction.
+    """
+    fates: list[Code] = []
+    for _, code in ranges:
+        if code not in fates:
+            fates.append(code)
+    nodes: list[tuple[int, int, int]] = []  # at least which number; the place to go to then, and the one if not
+
+    def begin(part: Sequence[tuple[int, Code]]) -> int:
+        """Where the search in these ranges begins: a node's number, or −1 − a fate's."""
+        if len(part) == 1:
+            return -1 - fates.index(part[0][1])
+        node, middle = len(nodes), len(part) // 2
+        nodes.append((0, 0, 0))
+        below = begin(part[:middle])
+        nodes[node] = (part[middle][0], begin(part[middle:]), below)
+        return node
+
+    begin(ranges)
+    starts = [len(nodes)]
+    for code in fates:
+        starts.append(starts[-1] + len(code))
+    found: Code = []
+    for at, (number, *places) in enumerate(nodes):
+        there, otherwise = ((place if place >= 0 else starts[-1 - place]) - at - 1 for place in places)
+        found.append((_AT_LEAST, there, otherwise, number))
+    return [*found, *(instruction for code in fates for instruction in code)]
 
 
 def _checked(name: str, process: int) -> Code:

@@ -1,4 +1,8 @@
-"""The system calls that Python's standard library does not offer, through ctypes."""
+"""System calls through ctypes: those that Python's standard library does not offer, and a few that it does.
+
+``socket``, ``select``, ``resource`` and ``fcntl`` stay unimported in a fork server: each makes every fork dearer, by
+what it leaves in memory and by the mappings of a library of its own.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +45,8 @@ _mount = _function("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _function("umount2", _text, ctypes.c_int)
 _sethostname = _function("sethostname", _text, ctypes.c_size_t)
 _waitid = _function("waitid", ctypes.c_int, ctypes.c_uint, _pointer, ctypes.c_int)
+_poll = _function("poll", _pointer, _ulong, ctypes.c_int)
+_recvmsg = _function("recvmsg", ctypes.c_int, _pointer, ctypes.c_int, result=_long)
 _signalfd = _function("signalfd", ctypes.c_int, _pointer, ctypes.c_int)
 
 fork = _library["fork"]
@@ -125,6 +131,55 @@ def io_uring() -> int:
 def io_uring_register(ring: int, what: int, address: int, count: int) -> None:
     """Register buffers and the like. Raises OSError."""
     syscall(_IO_URING_REGISTER, ring, what, address, count)
+
+
+def hard_limit(kind: int) -> int:
+    """A resource's hard limit. Raises OSError."""
+    limit = (ctypes.c_uint64 * 2)()  # struct rlimit: the soft one, the hard one
+    _check(_library.getrlimit(kind, limit), "getrlimit")
+    return limit[1]
+
+
+def set_limit(kind: int, value: int) -> None:
+    """Limit a resource, soft and hard. Raises OSError."""
+    _check(_library.setrlimit(kind, (ctypes.c_uint64 * 2)(value, value)), "setrlimit")
+
+
+class Readable:
+    """Waits for descriptors to have something to read, or to be closed at the other end."""
+
+    def __init__(self, *descriptors: int) -> None:
+        self._descriptors = descriptors
+        wanted = 1 << 32  # POLLIN
+        states = [descriptor | wanted for descriptor in descriptors]  # struct pollfd: 32 bits, 16 wanted, 16 found
+        self._states = (ctypes.c_uint64 * len(states))(*states)
+
+    def wait(self, seconds: float) -> list[int]:
+        """Those that are ready, none of them after ``seconds``. Raises OSError."""
+        _check(_poll(ctypes.addressof(self._states), len(self._states), int(1000 * seconds) + 1), "poll")
+        return [descriptor for descriptor, state in zip(self._descriptors, self._states, strict=True) if state >> 48]
+
+
+class Receiver:
+    """The messages of a socket, at most ``size`` bytes each, with the descriptors that come along (16 at most)."""
+
+    _SPACE = 16 + 16 * 4  # struct cmsghdr: length, level, type; then the descriptors
+
+    def __init__(self, socket: int, size: int) -> None:
+        self._socket = socket
+        self._data = ctypes.create_string_buffer(size)
+        self._control = ctypes.create_string_buffer(self._SPACE)
+        self._part = (ctypes.c_size_t * 2)(ctypes.addressof(self._data), size)  # struct iovec
+        self._header = (ctypes.c_size_t * 7)()  # struct msghdr
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """The next message, empty at the end, and its descriptors. Raises OSError."""
+        self._header[:] = [0, 0, ctypes.addressof(self._part), 1, ctypes.addressof(self._control), self._SPACE, 0]
+        size = _check(_recvmsg(self._socket, ctypes.addressof(self._header), 0), "recvmsg")
+        if self._header[5] == 0:
+            return self._data.raw[:size], []
+        length = int.from_bytes(self._control.raw[:8], "little")
+        return self._data.raw[:size], list(memoryview(self._control.raw[16:length]).cast("i"))
 
 
 def has_children() -> bool:
