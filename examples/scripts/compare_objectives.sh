@@ -3,10 +3,17 @@
 #
 #   bash examples/scripts/compare_objectives.sh                                    # examples/plans/objectives.yaml
 #   bash examples/scripts/compare_objectives.sh examples/plans/strategies.yaml
+#   bash examples/scripts/compare_objectives.sh examples/plans/shortcuts.yaml
+#
+# The embedded benchmarks that a plan names are made first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 plan=${1:-examples/plans/objectives.yaml}
 name=$(basename "$plan" .yaml)
 bash examples/scripts/setup.sh
-.venv/bin/python -m openrlhf_maxk.cli.mini --out outputs/mini
+for benchmark in programs shortcuts words; do
+    folder=outputs/$benchmark/mini
+    [[ "$benchmark" == programs ]] && folder=outputs/mini
+    if grep -q " $folder/" "$plan"; then .venv/bin/python -m openrlhf_maxk.cli.mini --benchmark "$benchmark" --out "$folder"; fi
+done
 .venv/bin/python -m openrlhf_maxk.cli.experiment "$plan" --out "${OUT:-outputs/experiments/$name}" "${@:2}"

@@ -9,6 +9,8 @@
 # Python 3.11 or 3.12: PYTHON=... names one; else what is on PATH is taken; else uv fetches one. uv installs (it is itself
 # installed for the moment where there is none), with pip's settings of indexes; where uv cannot be had, or fails, pip does.
 # NO_UV=1: pip at once. Where the default index has no CPU build of torch: TORCH_INDEX=<url of the index that has it>.
+# Where PYTHONDONTWRITEBYTECODE forbids Python to keep what it has compiled, or UV_COMPILE_BYTECODE=1 says so, all of it is
+# compiled now: else every process of a run would compile it again, and start in twice the time.
 # FLASH_ATTN=1 compiles flash-attn too, on GPUs (an hour or more); without it attention is PyTorch's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -51,6 +53,7 @@ needed_mb=6000
 free_mb=$(df -Pm . | awk 'NR==2 {print $4}')
 [[ "$free_mb" -gt "$needed_mb" ]] || fail "only $free_mb MB free here; the environment needs $needed_mb"
 
+[[ -z "${PYTHONDONTWRITEBYTECODE:-}" ]] || export UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
 UV=
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT

@@ -1,6 +1,7 @@
 """Make an embedded benchmark and its base model: ``python -m openrlhf_maxk.cli.mini --out DIR``.
 
 ``--benchmark programs`` (the default) is about short programs, ``words`` about word problems with an answer in a box.
+``shortcuts`` has the problems of ``programs``, and a base model that often prints the shown output whatever the input.
 What DIR holds already is kept if it was made with the same options by the same code. docs/mini.md tells what is in it.
 """
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m openrlhf_maxk.cli.mini", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--benchmark", choices=("programs", "words"), default="programs", help="which one (default: programs)"
+        "--benchmark", choices=("programs", "shortcuts", "words"), default="programs", help="default: programs"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the problems and of the base model (default: 0)")
     for name, default, text in (

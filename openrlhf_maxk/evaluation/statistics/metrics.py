@@ -70,6 +70,13 @@ _ALL = (
         needs="public tests",
     ),
     Metric(
+        "gap",
+        "gap@{}",
+        "the reward of that one less the share of public tests that it passes: below 0, they promise too much",
+        lambda c, ks: selected_at_k(c.public, [r - p for r, p in zip(c.rewards, c.public, strict=True)], ks),
+        needs="public tests",
+    ),
+    Metric(
         "maj",
         "maj@{}",
         "the reward of the answer that most of k give (for programs: their outputs on all tests' inputs)",

@@ -1,4 +1,4 @@
-"""The two embedded benchmarks: what each is made of. Tokenizer and base model are made the same way for both."""
+"""The embedded benchmarks: what each is made of. Tokenizer and base model are made the same way for all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from openrlhf_maxk.problems.mini import demonstrations, generator, language, splits, tokenizer
+from openrlhf_maxk.problems.mini import demonstrations, generator, language, shortcuts, splits, tokenizer
 from openrlhf_maxk.problems.mini.demonstrations import Demonstration
 from openrlhf_maxk.problems.mini.splits import ProblemSettings
 from openrlhf_maxk.problems.mini.words import demonstrations as word_demonstrations
@@ -33,6 +33,13 @@ PROGRAMS = Benchmark(
     tokenizer.vocabulary,
     (splits, language, generator, demonstrations),
 )
+SHORTCUTS = Benchmark(
+    "mini",
+    generator.generate,
+    shortcuts.demonstrations,
+    tokenizer.vocabulary,
+    (splits, language, generator, demonstrations, shortcuts),
+)
 WORDS = Benchmark(
     "mini_words",
     word_generator.generate,
@@ -40,4 +47,4 @@ WORDS = Benchmark(
     word_language.vocabulary,
     (splits, word_language, word_generator, word_demonstrations),
 )
-BENCHMARKS: Mapping[str, Benchmark] = {"programs": PROGRAMS, "words": WORDS}
+BENCHMARKS: Mapping[str, Benchmark] = {"programs": PROGRAMS, "shortcuts": SHORTCUTS, "words": WORDS}

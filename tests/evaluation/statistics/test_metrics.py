@@ -70,6 +70,7 @@ WORTHS = {
     "max": lambda subset: max(reward for reward, _, _ in subset),
     "pass": lambda subset: any(reward == 1 for reward, _, _ in subset),
     "selected": selected,
+    "gap": lambda subset: selected(subset) - Fraction(max(public for _, public, _ in subset)),
     "maj": majority,
     "min": lambda subset: min(reward for reward, _, _ in subset),
     "pass_hat": lambda subset: all(reward == 1 for reward, _, _ in subset),
@@ -92,7 +93,7 @@ def test_every_metric_is_the_mean_over_all_subsets(name):
 
 def test_what_they_are_called():
     labels = [metric.label(8) for metric in METRICS.values()]
-    assert labels == ["max@8", "pass@8", "selected@8", "maj@8", "min@8", "pass^8", "G-Pass@8_0.5"]
+    assert labels == ["max@8", "pass@8", "selected@8", "gap@8", "maj@8", "min@8", "pass^8", "G-Pass@8_0.5"]
     assert set(WORTHS) == set(METRICS)
 
 
@@ -102,12 +103,13 @@ def test_a_problem_of_which_something_is_not_known_has_no_value_and_the_others_k
     one_unknown = [
         (reward, public, UNKNOWN if i == 1 else answer) for i, (reward, public, answer) in enumerate(PROBLEMS[0])
     ]
-    for name, problem in (("selected", no_public), ("maj", one_unknown)):
+    for names, problem in ((("selected", "gap"), no_public), (("maj",), one_unknown)):
         partly = scores_of([problem, *PROBLEMS[1:]])
-        assert np.isnan(partly.estimates(name, [1, 2])[0]).all()
-        np.testing.assert_allclose(partly.estimates(name, [1, 2])[1:], known.estimates(name, [1, 2])[1:])
-        assert partly.curve(name, [2]).problems == [2]
-        for other in METRICS.keys() - {name}:
+        for name in names:
+            assert np.isnan(partly.estimates(name, [1, 2])[0]).all()
+            np.testing.assert_allclose(partly.estimates(name, [1, 2])[1:], known.estimates(name, [1, 2])[1:])
+            assert partly.curve(name, [2]).problems == [2]
+        for other in METRICS.keys() - {*names}:
             np.testing.assert_allclose(partly.estimates(other, [1, 2]), known.estimates(other, [1, 2]))
 
 
@@ -120,6 +122,7 @@ def test_what_some_evaluation_does_not_know_is_left_out_and_said():
     assert shown == ("max", "pass", "min", "pass_hat", "g_pass")
     assert left_out == (
         "selected@k is left out: no public tests of c are known",
+        "gap@k is left out: no public tests of c are known",
         "maj@k is left out: no answers of b, c are known",
     )
     assert shown_metrics({"c": plain})[1][0] == "selected@k is left out: no public tests are known"

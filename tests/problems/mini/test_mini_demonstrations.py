@@ -6,9 +6,11 @@ from itertools import islice
 
 import pytest
 
+from openrlhf_maxk.problems.mini import shortcuts
 from openrlhf_maxk.problems.mini.demonstrations import demonstrations
 from openrlhf_maxk.problems.mini.generator import ProblemSettings, demonstrated_meaning, draw_words, generate
-from openrlhf_maxk.problems.mini.language import OPERATIONS, READ_WRONGLY, RESULTS, TEMPLATES, statement
+from openrlhf_maxk.problems.mini.language import OPERATIONS, READ, READ_WRONGLY, RESULTS, TEMPLATES, statement
+from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
 
 from .interpreter import printed
 
@@ -78,3 +80,16 @@ def test_words_of_a_split_are_its_own():
     assert not drawn["train"] & drawn["validation"]
     assert not drawn["validation"] & drawn["test"]
     assert all(len(words) == 3 for words in drawn["validation"] | drawn["test"])
+
+
+def test_shortcuts_pass_the_example_and_read_no_input():
+    drawn = list(islice(shortcuts.demonstrations(seed=0), 4000))
+    short = [d for d in drawn if READ not in d.completion and READ_WRONGLY not in d.completion]
+    assert len(short) / len(drawn) == pytest.approx(shortcuts.SHARE, abs=0.03)
+    assert all(map(passes, short))
+    tokenizer = build_tokenizer()
+    for demonstration in short[:200]:
+        ids = tokenizer(demonstration.completion)["input_ids"]
+        assert tokenizer.decode(ids) == demonstration.completion
+    others = [d for d in drawn if d not in short]
+    assert others == [d for d in islice(demonstrations(seed=0), 4000) if d in others]
