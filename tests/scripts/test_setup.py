@@ -40,7 +40,7 @@ case "$*" in
 esac
 """
 UV = """#!/usr/bin/env bash
-echo "uv $*" >> {log}
+echo "uv $*${{UV_COMPILE_BYTECODE:+ compiling=$UV_COMPILE_BYTECODE}}" >> {log}
 case "$1" in
     venv) mkdir -p .venv/bin; ln -s {python} .venv/bin/python ;;
     python) exit 1 ;;
@@ -132,6 +132,24 @@ def test_an_index_for_torch_is_for_torch_alone(machine):
     assert [line for line in machine.called if "file:///wheels" in line] == [
         "uv pip install --quiet --python .venv/bin/python --index-url file:///wheels torch==2.13.0"
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "compiling"),
+    [
+        ({}, None),
+        ({"PYTHONDONTWRITEBYTECODE": "1"}, "1"),
+        ({"UV_COMPILE_BYTECODE": "1"}, "1"),
+        ({"PYTHONDONTWRITEBYTECODE": "1", "UV_COMPILE_BYTECODE": "0"}, "0"),
+    ],
+    ids=["later", "what cannot be kept later", "asked for", "not wanted"],
+)
+def test_when_everything_is_compiled_at_once(machine, variables, compiling):
+    machine.has_uv(inside=machine.has_python("python3.12", "3.12"))
+    assert machine.setup(**variables).returncode == 0
+    installs = [line for line in machine.called if line.startswith("uv pip install")]
+    assert len(installs) == 3
+    assert {line.partition(" compiling=")[2] or None for line in installs} == {compiling}
 
 
 def test_where_uv_fails_pip_installs(machine):
