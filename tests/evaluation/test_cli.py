@@ -86,8 +86,8 @@ def test_from_completions_to_a_report(folder, capsys):
     assert run_evaluate(folder, "weak", "--split", "test") == 0
     out = capsys.readouterr().out
     assert "weak: 6 problems" in out
-    assert re.search(r"max@4\s*│ 0\.375", out)  # one problem solved, a quarter of the tests of the five others
-    assert re.search(r"pass@4\s*│ 0\.167", out)
+    assert re.search(r"max@4\s*│\s*0\.375", out)  # one problem solved, a quarter of the tests of the five others
+    assert re.search(r"pass@4\s*│\s*0\.167", out)
     assert "saved in" in out
     assert out.index("health of 24 samples: 6 without a program, 0 that do not compile, 0 that") < out.index("max@4")
     assert "without a program, such as codecontests/1, sample 3: 'I give up.'" in out

@@ -110,7 +110,8 @@ def _cell(mean: float, low: float, high: float, problems: int, *, of: int) -> st
     if np.isnan(mean):
         return "-"
     note = "" if problems == of else f" ({problems} of {of})"
-    return f"{number(mean)} [dim]{number(low)}-{number(high)}[/dim]{note}"
+    between = " to " if number(low).startswith("-") else "-"
+    return f"{number(mean)} [dim]{number(low)}{between}{number(high)}[/dim]{note}"
 
 
 def _difference(comparison: Comparison) -> str:

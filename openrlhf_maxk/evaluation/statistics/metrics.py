@@ -72,7 +72,7 @@ _ALL = (
     Metric(
         "gap",
         "gap@{}",
-        "the reward of that one less the share of public tests that it passes: below 0, they promise too much",
+        "the reward of that one, less what it gets for public tests alone: below 0, they promise too much",
         lambda c, ks: selected_at_k(c.public, [r - p for r, p in zip(c.rewards, c.public, strict=True)], ks),
         needs="public tests",
     ),

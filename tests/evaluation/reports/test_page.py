@@ -212,7 +212,8 @@ def test_difficulties_in_their_order_those_of_later_evaluations_too():
 def test_numbers_as_text():
     assert [signed(value) for value in (-0.0004, 0.0004, -0.0006, np.nan)] == ["+0.000", "+0.000", "-0.001", "-"]
     assert [number(value) for value in (0.12345, -1e-18, np.nan)] == ["0.123", "0.000", "-"]
-    assert tables._cell(-1e-18, -1e-18, -1e-18, 3, of=3) == "0.000 [dim]0.000-0.000[/dim]"
+    assert tables._cell(0.1, 0.05, 0.2, 3, of=3) == "0.100 [dim]0.050-0.200[/dim]"
+    assert tables._cell(-0.1, -0.2, -1e-18, 3, of=3) == "-0.100 [dim]-0.200 to 0.000[/dim]"
 
 
 def test_cells_that_read_the_same_have_the_same_shade():
