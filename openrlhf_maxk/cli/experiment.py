@@ -93,7 +93,8 @@ def _write(plan: Plan, out: Path, ks: Sequence[int] | None) -> None:
     if not found:
         return
     shown = sorted({value.k for value in found})
-    metrics = list(dict.fromkeys(value.metric for value in found))
+    known = dict.fromkeys(value.metric for value in found)
+    metrics = [metric for metric in plan.metrics or known if metric in known]
     write_text(out / RESULTS, markdown(plan, found, metrics, shown))
     head = [field.name for field in dataclasses.fields(Value)]
     write_text(out / "results.csv", csv_text(head, [list(vars(value).values()) for value in found]))

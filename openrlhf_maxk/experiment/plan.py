@@ -11,6 +11,7 @@
       max@4: {}
       GRPO: {maxk.k: 1}
     baseline: GRPO                                        # what others are compared with; without it, the models
+    metrics: [max, selected]                              # in tables and figures; without it, all that are known
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from typing import Any
 
 import yaml
 
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS
+
 BASE = "base"  # the models as they are
-_FIELDS = ("models", "problems", "seeds", "options", "evaluation", "runs", "baseline")
+_FIELDS = ("models", "problems", "seeds", "options", "evaluation", "runs", "baseline", "metrics")
 _OURS = ("train.seed", "actor.model_name_or_path", "ckpt.output_dir", "ckpt.path", "logger.tensorboard_dir")
 _NAME = re.compile(r"[\w.@+-][\w.@+ :-]*")  # of a folder, too
 
@@ -48,6 +51,7 @@ class Plan:
     evaluation: Options  # of every evaluation
     runs: Mapping[str, Options]  # what each run has besides, by what tables call it
     baseline: str = BASE
+    metrics: tuple[str, ...] = ()  # in tables and figures, in this order; none: all that are known
 
     def jobs(self) -> list[Job]:
         """Everything to do, in order: the models as they are, then seed by seed all runs of all models."""
@@ -99,6 +103,7 @@ def read_plan(path: Path) -> Plan:
         evaluation=_options("evaluation", found.get("evaluation")),
         runs={name: _options(f"runs.{name}", value) for name, value in _named("runs", found["runs"]).items()},
         baseline=_text("baseline", found.get("baseline", BASE)),
+        metrics=_metrics(found.get("metrics", [])),
     )
     if BASE in plan.runs:
         raise PlanError(f"runs.{BASE}: this is what the models as they are are called; choose another name")
@@ -188,6 +193,12 @@ def _text(field: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise PlanError(f"{field} must be a text, not {value!r}")
     return value
+
+
+def _metrics(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or any(name not in METRICS for name in value):
+        raise PlanError(f"metrics must be a list of some of {', '.join(METRICS)}, not {value!r}")
+    return tuple(value)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

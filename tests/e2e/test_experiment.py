@@ -43,6 +43,7 @@ def test_a_killed_experiment_goes_on_and_two_runs_are_compared(tmp_path):
         "evaluation": {"samples": 4, "max-new-tokens": 40},
         "runs": {"max@2": None, "mean": {"maxk.k": 1}},
         "baseline": "mean",
+        "metrics": ["max"],
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     out = tmp_path / "out"
@@ -67,5 +68,8 @@ def test_a_killed_experiment_goes_on_and_two_runs_are_compared(tmp_path):
     assert {run for run, _, _ in rows} == {"base", "max@2", "mean"}
     assert rows["max@2", "max", "4"]["difference"] != ""
     assert rows["mean", "max", "4"]["difference"] == "", "it is the baseline"
-    assert "| max@2 | 1 |" in (out / "results.md").read_text()
+    tables = (out / "results.md").read_text()
+    assert "| max@2 | 1 |" in tables
+    assert "pass@" not in tables, "the plan wants one metric"
+    assert {"max", "pass", "min"} <= {metric for _, metric, _ in rows}
     assert (out / "figures" / "mini.png").is_file()

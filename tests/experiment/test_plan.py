@@ -71,6 +71,8 @@ def test_a_run_has_the_options_of_all_runs_and_its_own(tmp_path):
         ({"runs": {"x": {"maxk.k": {"a": 1}}}}, "runs.x.maxk.k must be a value or a list of values"),
         ({"runs": {"x": {"--train.seed": 1}}}, "runs.x.train.seed is set for each run"),
         ({"options": {"ckpt.path": "x"}}, "options.ckpt.path is set for each run"),
+        ({"metrics": ["max", "best"]}, "metrics must be a list of some of max, pass, selected"),
+        ({"metrics": "max"}, "metrics must be a list of some of max, pass, selected"),
         ({"baseline": "grpo"}, "baseline: 'grpo' is none of base, max@4, GRPO"),
     ],
 )
