@@ -6,12 +6,12 @@ import importlib.util
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import openrlhf_maxk
 
 SECONDS, SLOW_SECONDS = 300, 1800  # far more than any test takes on two cores slowed down to a third
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 

@@ -95,7 +95,7 @@ def test_a_cluster_that_has_just_started_is_waited_for(monkeypatch, tries, patie
         assert not submitted
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="ascii"), max_size=8), max_size=4))
 @example(["$HOME", "`id`", 'a "b"', "it's", "c;d", "e\\f", "", "g\nh\t", "Q: {}", "*"])
 def test_options_reach_the_job_as_they_were_given(options):

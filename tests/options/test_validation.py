@@ -207,6 +207,9 @@ def test_problems_of_the_data_need_public_tests_to_select_by(check, refused, tmp
     options["maxk__problems"] = tmp_path / "other"
     (line,) = refused(**options)
     assert "--maxk.strategy selected goes by public tests, and 2 of 8 problems have none, such as '6'" in line
+    (tmp_path / "held_out.jsonl").write_text('{"input": "", "label": "8"}\n')
+    lines = refused(**options | {"maxk__problems": tmp_path / "store", "eval__dataset": tmp_path / "held_out.jsonl"})
+    assert any("1 of 9 problems have none, such as '8'" in line for line in lines), lines
     check(**options, maxk__length_penalty=0.1, maxk__selector="length")
     check(**{**options, "maxk__strategy": "vote"})
 
@@ -259,7 +262,7 @@ def test_a_damaged_store_is_found_before_the_start(refused, tmp_path):
     assert any(line.startswith(f"--maxk.problems {tmp_path / 'problems'}") for line in lines), lines
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(1, 300), *[st.integers(1, 40)] * 2, *[st.integers(2, 5)] * 2)
 def test_the_advice_on_a_batch_is_one_line_and_enough(refused, batch, micro, prompts, n, ranks):
     given_ = {"train__micro_batch_size": micro, "rollout__n_samples_per_prompt": n, "actor__num_gpus_per_node": ranks}
@@ -280,7 +283,7 @@ def test_the_advice_on_a_batch_is_one_line_and_enough(refused, batch, micro, pro
 COUNTS = st.integers(-1, 40)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(*[COUNTS] * 3, *[st.integers(-1, 5)] * 3)
 def test_every_choice_of_counts_is_refused_or_deals_whole_groups(check, batch, micro, prompts, n, ranks, rows):
     try:
@@ -354,3 +357,15 @@ def test_a_full_disk_is_refused(refused, monkeypatch):
     lines = refused()
     assert ["300 MiB are free there; at least 1024 are needed" in line for line in lines] == [True, True]
     assert [line.split()[0] for line in lines] == ["--ckpt.output_dir", "--ckpt.path"]
+
+
+def test_mathematics_has_a_sandbox_to_choose_and_terms_to_add(refused):
+    lines = refused(
+        maxk__reward="math",
+        reward__remote_url=None,
+        data__label_key=None,  # so that no answer is read here
+        maxk__runner="bubblewrap",
+        maxk__format_reward=0.1,
+        maxk__length_penalty=0.1,
+    )
+    assert lines == ["--data.label_key is missing: with --maxk.reward math, it names the field of the gold answer"]

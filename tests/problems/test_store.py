@@ -89,7 +89,7 @@ def folder(written, tmp_path):
 
 
 @given(st.lists(problems(), max_size=6, unique_by=lambda p: p.id))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_problem_comes_back(tmp_path, given_problems):
     path = tmp_path / "store"
     write_problems(path, given_problems)

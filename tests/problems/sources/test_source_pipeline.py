@@ -358,7 +358,7 @@ def test_rows_with_fields_of_any_kind_are_problems_or_rejected(data_set: str, da
         assert (reason(lambda read=read: read(row)) or "fine").isidentifier()
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_files_of_any_rows_add_up(prepare: Prepare, tmp_path: Path, data: st.DataObject) -> None:
     rows: list[Any] = []
