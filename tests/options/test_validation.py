@@ -234,6 +234,13 @@ def test_a_reward_function_may_be_made_in_any_way(check, tmp_path, source):
     check(reward__remote_url=tmp_path / "mine.py")
 
 
+def test_a_file_that_only_uses_the_name_defines_no_reward_function(refused, tmp_path):
+    (tmp_path / "mine.py").write_text("print(reward_func)\n")
+    assert refused(reward__remote_url=tmp_path / "mine.py") == [
+        f"--reward.remote_url {tmp_path / 'mine.py'} defines no reward_func"
+    ]
+
+
 def test_bad_options_of_this_package_hide_nothing(refused):
     lines = refused(maxk__delta_clip=0, maxk__k="x", maxk__max_lost=2, train__batch_size=0, critic__max_norm=2)
     assert [line.split()[0] for line in lines] == [
@@ -369,3 +376,8 @@ def test_mathematics_has_a_sandbox_to_choose_and_terms_to_add(refused):
         maxk__length_penalty=0.1,
     )
     assert lines == ["--data.label_key is missing: with --maxk.reward math, it names the field of the gold answer"]
+
+
+def test_mathematics_is_not_for_services_that_run_programs(refused):
+    (line,) = refused(maxk__reward="math", reward__remote_url=None, maxk__runner="http://127.0.0.1:8080")
+    assert line.startswith("--maxk.runner http://127.0.0.1:8080 runs programs of problems; --maxk.reward math needs")
