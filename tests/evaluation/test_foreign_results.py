@@ -116,8 +116,71 @@ def test_as_live_code_bench(finished):
     assert metadata == [row["metadata"] for row in everything]
     wrong = {"error": "as wrong", "error_code": -2, "error_message": "Wrong Answer"}
     assert [json.loads(text) for text in metadata[0]][:2] == [{}, wrong]
+    assert json.loads(metadata[1][2])["error"] == "no program"
     assert metrics["pass@1"] == pytest.approx((1 / 4 + 2 / 3) / 2)
     assert metrics["detail"] == {"pass@1": pytest.approx({"0": 1 / 4, "1": 2 / 3})}
+
+
+@pytest.mark.parametrize(
+    ("source", "known", "told"),
+    [
+        ("humaneval", "humaneval/HumanEval/3", "HumanEval/3"),
+        ("humanevalplus", "humanevalplus/HumanEval/3", "HumanEval/3"),
+        ("humaneval+", "humaneval+/3", "HumanEval/3"),
+        ("mbppplus", "mbppplus/2", "Mbpp/2"),
+        ("mine", "mine/2", "mine/2"),
+    ],
+)
+def test_what_evalplus_calls_a_problem(source, known, told):
+    assert foreign_results.evalplus_id(Problem(known, "", (Test(""),), source=source)) == told
+
+
+@pytest.mark.parametrize("at_once", [1, 2**27])
+def test_programs_that_go_on_from_a_prompt(tmp_path, monkeypatch, at_once):
+    """However many problems are read at a time."""
+    monkeypatch.setattr(foreign_results, "_TEXT_AT_ONCE", at_once)
+    problems = [
+        Problem("humaneval/0", "", (Test("", ""),) * 3, program_prefix="def f():", source="humaneval"),
+        Problem("humaneval/1", "", (Test("", ""),) * 3, source="humaneval", provenance={"date": "2024-05"}),
+    ]
+    write_problems(tmp_path / "problems", problems)
+    numbers = [3, 1, 2, 4, *[1] * 8]
+    rows = [{"task_id": "0", "completion": f"print({n})"} for n in numbers]
+    rows += [{"task_id": "1", "completion": "print(2)"}] * 5
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = load_problem_set(tmp_path / "problems")
+    source = CompletionsFile.open(tmp_path / "s.jsonl", known)
+    told = []
+
+    def whole(completion, goes_on=False):
+        told.append((completion, goes_on))
+        return completion
+
+    plan = Plan("m", known, dict.fromkeys(known.ids, ""), source, Sampling(), 12, max_unscored=0.5)
+    evaluation = evaluate(plan, tmp_path / "runs", WallRunner(), whole)
+    told.clear()
+    tools = ["evalplus", "livecodebench", "evalplus"]
+    paths = write_results(evaluation.run, known, 12, tools, whole)
+    assert len(paths) == len(set(paths)) == 4
+    assert ("print(3)", True) in told
+    assert ("print(2)", False) in told
+    found = json.loads(paths[0].read_text())
+    assert [row["solution"] for row in found["eval"]["HumanEval/0"]] == [f"def f():\nprint({n})" for n in numbers]
+    assert [row["base_status"] for row in found["eval"]["HumanEval/0"]][:4] == ["timeout", "pass", "fail", "fail"]
+    assert set(found["pass_at_k"]["base"]) == {"pass@1"}, "one problem has five samples"
+    _, metrics, everything = (json.loads(path.read_text()) for path in paths[1:])
+    assert [row["contest_date"] for row in everything] == ["", "2024-05"]
+    assert set(metrics[0]) == {"pass@1", "pass@5", "detail"}
+    assert metrics[1]["0"][1][0] is True, "not 1"
+
+
+class WallRunner(Runner):
+    """Program 3 ends by its wall time."""
+
+    def _run(self, program: str, problem: Problem) -> ProgramResult:
+        found = super()._run(program, problem)
+        ended = {Verdict.CPU_TIMEOUT: Verdict.WALL_TIMEOUT}
+        return ProgramResult(tuple(TestResult(ended.get(test.verdict, test.verdict)) for test in found.tests))
 
 
 def test_no_tool_no_file(finished):
