@@ -23,12 +23,12 @@ def reward_func(queries, prompts, labels):
 """
 
 
-def make_model(folder: Path, seed: int = 0) -> Path:
+def make_model(folder: Path, seed: int = 0, initializer_range: float = 0.2) -> Path:
     """An untrained Qwen2 with the mini benchmark's vocabulary, sure enough of itself for rewards to differ."""
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     settings = ModelSettings(hidden=64, intermediate=128, layers=2, heads=2, key_value_heads=1)
-    save_model(new_model(settings, tokenizer, initializer_range=0.2), tokenizer, folder)
+    save_model(new_model(settings, tokenizer, initializer_range=initializer_range), tokenizer, folder)
     return folder
 
 

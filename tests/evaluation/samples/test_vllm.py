@@ -30,7 +30,7 @@ PROBLEMS, SAMPLES = 24, 32
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vllm")
-    make_model(folder / "model")
+    make_model(folder / "model", initializer_range=0.02)  # near the uniform distribution over its tokens
     prompts = ["given integers, regular next small, output the spread", "read integers, make them evens"]
     write_problems(
         folder / "problems",
@@ -87,7 +87,6 @@ def test_every_problem_gets_different_samples_of_its_own(folder, undisturbed):
     records = list(undisturbed.samples)
     assert all((r["logprob"] is not None) == (r["index"] < 8) for r in records)
     assert all(0 < r["tokens"] <= 48 for r in records)
-    # A model with random weights is near the uniform distribution over its tokens.
     entropy = load_scores(undisturbed.scores).details.entropy
     assert np.nanmean(entropy) == pytest.approx(np.log(len(build_tokenizer())), rel=0.1)
     assert "model" in json.loads((undisturbed.path / "run.json").read_text())["settings"]["sampler"]
