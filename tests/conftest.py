@@ -18,8 +18,14 @@ settings.load_profile("any machine")
 def pytest_sessionstart() -> None:
     """Before collection, which imports OpenRLHF; with the mathematics alone installed there is nothing to extend."""
     _default_signals_for_children()
-    if importlib.util.find_spec("openrlhf") is not None:
+    if importlib.util.find_spec("openrlhf") is None:
+        return
+    from openrlhf_maxk.upstream.seams import SeamError
+
+    try:
         openrlhf_maxk.install()
+    except SeamError as error:
+        pytest.exit(str(error), returncode=3)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -56,6 +56,12 @@ def test_a_changed_source_is_named_with_its_seam_and_why(tmp_path, monkeypatch, 
     assert "Install openrlhf==0.11.2" in str(caught.value)
 
 
+def test_a_package_that_is_not_installed_is_named():
+    absent = Seam("no_such.module:Name", WRAP, "openrlhf_maxk:install", "", (("no_such.module:Name", ""),))
+    with pytest.raises(SeamError, match="not installed, and needed to train: no_such\\. `bash examples/scripts/setup"):
+        seams.check([*SEAMS, absent])
+
+
 def test_a_comment_elsewhere_in_the_file_changes_no_fingerprint(tmp_path, monkeypatch):
     copy = changed_file(tmp_path, "openrlhf.models.loss", "class GPTLMLoss", "# a comment\n\n\nclass GPTLMLoss")
     before = seams.fingerprint("openrlhf.models.loss:PolicyLoss")
