@@ -270,15 +270,15 @@ def check(seams: Iterable[Seam]) -> None:
     """Compare the installed sources with those the seams were written against.
 
     Raises:
-        SeamError: naming every package that is not installed, or every seam whose upstream source is missing or changed.
+        SeamError: naming the packages that are not installed, or the seams whose upstream source is missing or changed.
     """
     seams = list(seams)
     packages = dict.fromkeys(source.partition(".")[0] for seam in seams for source, _ in seam.sources)
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if absent:
         raise SeamError(
-            f"not installed, and needed to train: {', '.join(absent)}. `bash examples/scripts/setup.sh` installs all that "
-            "is, and requirements/ has the versions."
+            f"not installed, and needed to train: {', '.join(absent)}. requirements/ has the versions; "
+            "`bash examples/scripts/setup.sh` makes the whole environment, where there is no .venv"
         )
     changed = [
         f"  {source} ({'missing' if found is None else 'changed'}): needed by {seam.by}, because {seam.why}"
