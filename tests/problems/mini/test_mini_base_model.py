@@ -14,6 +14,8 @@ from openrlhf_maxk.problems.mini.base_model import ModelSettings, train_base_mod
 from openrlhf_maxk.problems.mini.demonstrations import demonstrations
 from openrlhf_maxk.problems.mini.tokenizer import build_tokenizer
 
+from .interpreter import printed
+
 TINY = ModelSettings(steps=30, batch=16, warmup=5, layers=2)
 
 
@@ -120,7 +122,6 @@ def test_the_default_model_is_of_the_kind_the_benchmark_needs(tmp_path):
 
 def sampled_scores(folder, problems, samples: int) -> torch.Tensor:
     """Shares of tests passed, (problems, samples), sampled at temperature 1."""
-    from interpreter import printed
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
