@@ -62,6 +62,7 @@ def test_the_whole_kit_runs_with_pytorch_and_transformers_alone(tmp_path):
         "deterministic": 3,
         "gradient": 2,
         "log-ratios": 5,
+        "rows": 4,
         "whole-groups": 3,
         "cut-groups": 3,
         "whole-groups-zero-3": 3,

@@ -9,7 +9,6 @@ from unittest import mock
 
 import torch
 from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -61,6 +60,8 @@ class CPUWorkerWrap(WorkerWrap):
 
     def _load(self, weights: dict[str, torch.Tensor]) -> None:
         """Raises RuntimeError for a model that does not take them all: vLLM itself keeps the old ones, and warns."""
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead  # the learner needs none of vLLM
+
         model = self.get_model()
         missing = {name for name, _ in model.named_parameters()}
         load = model.load_weights
