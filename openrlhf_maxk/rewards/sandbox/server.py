@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import program, rehearsal
+from . import huge_pages, program, rehearsal
 from .confinement import limits, syscalls
 from .confinement.layers import Layers
 from .confinement.limits import CHILD_ENDED, CONTROL, JOB, OWN, STATUS
@@ -31,6 +31,7 @@ def main() -> NoReturn:
     received = [limits.place(descriptor, number) for descriptor, number in zip(given, beyond, strict=False)]
     for descriptor, target in zip(received, (CONTROL, JOB, STATUS), strict=True):
         limits.place(descriptor, target)
+    huge_pages.take_in()  # before modules are imported: theirs may be large, and few programs use them
     sys.argv = [""]
     sys.path += options["paths"]
     for name in options["modules"]:

@@ -24,6 +24,8 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _
 _SECCOMP_MODE_FILTER = 2
 _SIGCHLD, _SIGKILL = 17, 9
 _MNT_DETACH = 2
+_PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
+_MAP_PRIVATE, _MAP_ANONYMOUS, _MREMAP_MAYMOVE, _MREMAP_FIXED, _MADV_HUGEPAGE = 2, 0x20, 1, 2, 14
 _P_ALL, _WNOHANG, _WEXITED, _WNOWAIT = 0, 1, 4, 0x01000000
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
@@ -48,6 +50,11 @@ _waitid = _function("waitid", ctypes.c_int, ctypes.c_uint, _pointer, ctypes.c_in
 _poll = _function("poll", _pointer, _ulong, ctypes.c_int)
 _recvmsg = _function("recvmsg", ctypes.c_int, _pointer, ctypes.c_int, result=_long)
 _signalfd = _function("signalfd", ctypes.c_int, _pointer, ctypes.c_int)
+_mmap = _function("mmap", _ulong, _ulong, ctypes.c_int, ctypes.c_int, ctypes.c_int, _long, result=_long)
+_mremap = _function("mremap", _ulong, _ulong, _ulong, ctypes.c_int, _ulong, result=_long)
+_mprotect = _function("mprotect", _ulong, _ulong, ctypes.c_int)
+_madvise = _function("madvise", _ulong, _ulong, ctypes.c_int)
+_munmap = _function("munmap", _ulong, _ulong)
 
 fork = _library["fork"]
 """fork(2) without Python's hooks.
@@ -234,3 +241,29 @@ def signal_descriptor(signal_number: int) -> int:
     mask = (ctypes.c_ulong * 16)()
     mask[0] = 1 << (signal_number - 1)
     return _check(_signalfd(-1, ctypes.addressof(mask), os.O_CLOEXEC), "signalfd")
+
+
+def map_memory(size: int) -> int:
+    """The address of so many bytes of new memory. Raises OSError."""
+    access, kind = _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS
+    return _check(_mmap(0, size, access, kind, -1, 0), "mmap")
+
+
+def wish_for_huge_pages(address: int, size: int) -> None:
+    """For memory that has not been touched yet. Raises OSError."""
+    _check(_madvise(address, size, _MADV_HUGEPAGE), "madvise(MADV_HUGEPAGE)")
+
+
+def make_executable(address: int, size: int) -> None:
+    """And not writable any more. Raises OSError."""
+    _check(_mprotect(address, size, _PROT_READ | _PROT_EXEC), "mprotect")
+
+
+def move_mapping(address: int, size: int, target: int) -> None:
+    """To ``target``, at once, in place of what is mapped there. Raises OSError."""
+    _check(_mremap(address, size, size, _MREMAP_MAYMOVE | _MREMAP_FIXED, target), "mremap")
+
+
+def unmap(address: int, size: int) -> None:
+    """Give memory back; what is not mapped there does not matter. Raises OSError."""
+    _check(_munmap(address, size), "munmap")
