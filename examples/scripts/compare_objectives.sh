@@ -4,6 +4,7 @@
 #   bash examples/scripts/compare_objectives.sh                                    # examples/plans/objectives.yaml
 #   bash examples/scripts/compare_objectives.sh examples/plans/strategies.yaml
 #   bash examples/scripts/compare_objectives.sh examples/plans/shortcuts.yaml
+#   bash examples/scripts/compare_objectives.sh examples/plans/words.yaml
 #
 # The embedded benchmarks that a plan names are made first.
 set -euo pipefail
