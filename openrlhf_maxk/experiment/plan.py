@@ -3,7 +3,7 @@
 ::
 
     models: {mini: outputs/mini/base_model}
-    problems: outputs/mini/problems
+    problems: outputs/mini/problems                       # or, as models, one for each of them
     seeds: [1, 2, 3]
     options: {maxk.objective: offpolicy_bon, maxk.k: 4}   # of openrlhf_maxk.cli.train, for every run
     evaluation: {samples: 256, max-new-tokens: 40}        # of openrlhf_maxk.cli.evaluate
@@ -45,7 +45,7 @@ class Plan:
     """What is to be run. Option names are without their dashes."""
 
     models: Mapping[str, str]  # folders or names of the hub, by what tables call them
-    problems: str
+    problems: Mapping[str, str]  # folders, by the model that is trained on them
     seeds: tuple[int, ...]
     options: Options  # of every training run
     evaluation: Options  # of every evaluation
@@ -96,8 +96,8 @@ def read_plan(path: Path) -> Plan:
         if not found.get(name):
             raise PlanError(f"{path}: {name} is missing")
     plan = Plan(
-        models={name: _text(f"models.{name}", value) for name, value in _named("models", found["models"]).items()},
-        problems=_text("problems", found["problems"]),
+        models=(models := _texts("models", found["models"])),
+        problems=_problems(found["problems"], models),
         seeds=_seeds(found["seeds"]),
         options=_options("options", found.get("options")),
         evaluation=_options("evaluation", found.get("evaluation")),
@@ -115,10 +115,10 @@ def read_plan(path: Path) -> Plan:
 def train_arguments(plan: Plan, job: Job, folder: Path) -> list[str]:
     """The command line of a job's training."""
     given = {
-        "data.prompt_dataset": str(Path(plan.problems, "train.jsonl")),
+        "data.prompt_dataset": str(Path(plan.problems[job.model], "train.jsonl")),
         "data.input_key": "input",
         "data.label_key": "label",
-        "maxk.problems": plan.problems,
+        "maxk.problems": plan.problems[job.model],
         "ckpt.load_enable": True,
         **plan.options,
         **plan.runs[job.run],
@@ -138,7 +138,7 @@ def evaluate_arguments(plan: Plan, job: Job, folder: Path) -> list[str]:
         "split": "test",
         **plan.evaluation,
         "model": model,
-        "problems": plan.problems,
+        "problems": plan.problems[job.model],
         "name": job.name,
         "out": str(folder / "evaluation"),
     }
@@ -186,6 +186,19 @@ def _options(field: str, value: Any) -> Options:
             raise PlanError(f"{field}.{name} must be a value or a list of values, not {option!r}")
         if name in _OURS:
             raise PlanError(f"{field}.{name} is set for each run: name models and seeds in the fields of that name")
+    return found
+
+
+def _texts(field: str, value: Any) -> dict[str, str]:
+    return {name: _text(f"{field}.{name}", text) for name, text in _named(field, value).items()}
+
+
+def _problems(value: Any, models: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return dict.fromkeys(models, _text("problems", value))
+    found = _texts("problems", value)
+    if found.keys() != models.keys():
+        raise PlanError(f"problems must be one folder, or one for each of the models {', '.join(models)}")
     return found
 
 

@@ -48,15 +48,18 @@ def load(plan: Plan, out: Path) -> dict[Job, Scores]:
 
 
 def values(plan: Plan, scores: Mapping[Job, Scores], ks: Sequence[int] | None = None) -> list[Value]:
-    """Every metric that all jobs know, at all k that their samples allow, on the problems that they share."""
-    if not scores:
+    """Every metric that all jobs of a model know, at all k that their samples allow, on the problems they share."""
+    return [value for model in plan.models for value in _of_model(plan, model, scores, ks)]
+
+
+def _of_model(plan: Plan, model: str, scores: Mapping[Job, Scores], ks: Sequence[int] | None) -> list[Value]:
+    named = {job.name: of_job for job, of_job in scores.items() if job.model == model}
+    if not named:
         return []
-    named = {job.name: of_job for job, of_job in scores.items()}
     together = paired(named)
     chosen = shown_ks(named, None if ks is None else np.asarray(ks))
     return [
         value
-        for model in plan.models
         for metric in shown_metrics(named)[0]
         for value in _of_metric(plan, model, metric, chosen, _by_run(scores, together, model, metric, chosen))
     ]
@@ -123,6 +126,7 @@ def markdown(plan: Plan, found: Sequence[Value], metrics: Sequence[str], ks: Seq
 def _table(found: Sequence[Value], model: str, metric: str, ks: Sequence[int]) -> list[str]:
     chosen = {(v.run, v.k): v for v in found if v.model == model and v.metric == metric and v.k in ks}
     runs = list(dict.fromkeys(run for run, _ in chosen))
+    ks = [k for k in ks if (runs[0], k) in chosen]
     best = {k: max(chosen[run, k].mean for run in runs) for k in ks}
     lines = [f"| | seeds | {' | '.join(METRICS[metric].label(k) for k in ks)} |", f"|---|{'---:|' * (len(ks) + 1)}"]
     for run in runs:

@@ -54,12 +54,25 @@ def test_a_run_has_the_options_of_all_runs_and_its_own(tmp_path):
     assert evaluate_arguments(plan, Job("a", "base", None), Path("out"))[-7] == "models/a"
 
 
+def test_models_may_have_problems_of_their_own(tmp_path):
+    plan = read_plan(write(tmp_path, problems={"b": "problems/b", "a": "problems/a"}))
+    for model in "ab":
+        words = train_arguments(plan, Job(model, "GRPO", 3), Path("out"))
+        assert words[words.index("--maxk.problems") + 1] == f"problems/{model}"
+        assert words[words.index("--data.prompt_dataset") + 1] == f"problems/{model}/train.jsonl"
+        words = evaluate_arguments(plan, Job(model, "base", None), Path("out"))
+        assert words[words.index("--problems") + 1] == f"problems/{model}"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"seeds": ...}, "seeds is missing"),
         ({"runs": {}}, "runs is missing"),
         ({"seed": 1}, "unknown field 'seed'; a plan has models, problems, seeds"),
+        ({"problems": {"a": "x"}}, "problems must be one folder, or one for each of the models a, b"),
+        ({"problems": {"a": "x", "b": 3}}, "problems.b must be a text"),
+        ({"problems": 3}, "problems must be a text"),
         ({"seeds": [1, 1]}, "seeds: one occurs twice"),
         ({"seeds": [True]}, "seeds must be a list of whole numbers"),
         ({"seeds": "12"}, "seeds must be a list of whole numbers"),

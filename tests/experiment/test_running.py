@@ -16,7 +16,7 @@ from openrlhf_maxk.cli import experiment as command
 from openrlhf_maxk.evaluation.statistics.scores import Scores
 from openrlhf_maxk.experiment import running
 from openrlhf_maxk.experiment.figure import plot
-from openrlhf_maxk.experiment.plan import PlanError, read_plan
+from openrlhf_maxk.experiment.plan import Job, PlanError, read_plan
 from openrlhf_maxk.experiment.results import markdown, values
 from openrlhf_maxk.experiment.running import JobFailed, carry_out
 
@@ -146,6 +146,23 @@ def test_differences_that_every_problem_shows_are_significant_after_the_correcti
     assert value.low <= value.difference <= value.high
     equal = values(plan, {x: bad, y: bad})
     assert {v.p_value for v in equal if v.run == "x"} == {1.0}
+
+
+def test_each_model_is_compared_on_its_own_problems(tmp_path):
+    plan = read_plan(write(tmp_path, problems={"a": "x", "b": "y"}, baseline="base", runs={"GRPO": None}, seeds=[1]))
+    of_a, of_b = {"p": [0.0, 1.0]}, {"q": [0.0, 0.0, 1.0, 1.0]}
+    given = {}
+    for model, of_model in (("a", of_a), ("b", of_b)):
+        given[Job(model, "base", None)] = Scores.from_groups(of_model)
+        given[Job(model, "GRPO", 1)] = Scores.from_groups({name: [1.0] * len(x) for name, x in of_model.items()})
+    found = {(v.model, v.run, v.metric, v.k): v for v in values(plan, given)}
+    assert found["a", "base", "max", 2].mean == 1.0
+    assert found["b", "base", "max", 2].mean == pytest.approx(5 / 6)
+    assert found["b", "GRPO", "max", 2].difference == pytest.approx(1 / 6)
+    assert ("a", "base", "max", 4) not in found
+    text = markdown(plan, list(found.values()), ["max"], [1, 2, 4])
+    assert "| | seeds | max@1 | max@2 |\n" in text
+    assert "| | seeds | max@1 | max@2 | max@4 |\n" in text
 
 
 def test_there_are_no_values_before_anything_is_done(tmp_path, capsys):
