@@ -12,9 +12,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 plan=${1:-examples/plans/objectives.yaml}
 name=$(basename "$plan" .yaml)
 bash examples/scripts/setup.sh
-for benchmark in programs shortcuts words; do
-    folder=outputs/$benchmark/mini
-    [[ "$benchmark" == programs ]] && folder=outputs/mini
-    if grep -q " $folder/" "$plan"; then .venv/bin/python -m openrlhf_maxk.cli.mini --benchmark "$benchmark" --out "$folder"; fi
-done
+embedded() { # folder, options of cli.mini
+    if grep -q " $1/" "$plan"; then .venv/bin/python -m openrlhf_maxk.cli.mini --out "$@"; fi
+}
+embedded outputs/mini
+embedded outputs/mini-1 --seed 1
+embedded outputs/shortcuts/mini --benchmark shortcuts
+embedded outputs/words/mini --benchmark words
 .venv/bin/python -m openrlhf_maxk.cli.experiment "$plan" --out "${OUT:-outputs/experiments/$name}" "${@:2}"

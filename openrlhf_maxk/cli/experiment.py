@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 for a run that failed, 2 for a plan that cannot be carried out."""
     options = build_parser().parse_args(arguments)
 
+    from openrlhf_maxk.evaluation.samples.run_folder import RunFolderError
+    from openrlhf_maxk.experiment.packing import pack
     from openrlhf_maxk.experiment.plan import PlanError, read_plan
     from openrlhf_maxk.experiment.running import JobFailed, carry_out
 
@@ -38,12 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, flush=True)
             _write(plan, options.out, options.k)
 
+        if options.pack:
+            count = pack(plan, options.out, options.pack)
+            print(f"{count} jobs: what their results are made from is in {options.pack}")
+            return 0
         if options.results:
             say("only the results of what is done")
         else:
             _check(plan, options.out)
             carry_out(plan, options.out, say)
-    except (PlanError, Refused) as error:
+    except (PlanError, Refused, RunFolderError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except JobFailed as error:
@@ -108,7 +114,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
     parser.add_argument("--k", type=positive, nargs="+", help="values of k to report (powers of two)")
-    parser.add_argument("--results", action="store_true", help="run nothing: only write the results of what is done")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--results", action="store_true", help="run nothing: only write the results of what is done")
+    instead.add_argument(
+        "--pack", type=Path, metavar="DIR", help="run nothing: copy what results are made from, some kilobytes a job"
+    )
     return parser
 
 

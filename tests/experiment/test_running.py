@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from openrlhf_maxk.cli import experiment as command
+from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
+from openrlhf_maxk.evaluation.scoring.scores_file import save_scores
 from openrlhf_maxk.evaluation.statistics.scores import Scores
 from openrlhf_maxk.experiment import running
 from openrlhf_maxk.experiment.figure import plot
@@ -197,3 +199,34 @@ def test_what_a_killed_experiment_has_left_at_work_is_waited_for(tmp_path):
     assert said[1].startswith("a base: another experiment, or what one that was killed has left, is at work on it")
     assert together == [False, False, False]
     left.wait()
+
+
+def test_what_results_are_made_from_can_be_packed(tmp_path, commands, capsys):
+    file = write(tmp_path, models={"a": "a"}, runs={"x": None}, seeds=[1, 2], baseline="base")
+    plan, out, packed = read_plan(file), tmp_path / "out", tmp_path / "packed"
+    carry_out(plan, out, lambda line: None)
+    for number, job in enumerate(plan.jobs()):
+        run = RunFolder.create(
+            out / job.folder / "evaluation", job.name, {"n": number}, {"p0": "text"}, {"model": "/home/me/model"}
+        )
+        run.scores.mkdir()
+        save_scores(run.scores, scores([0, number / 2], [0.5, 1]))
+        run.mark_latest()
+        (out / job.folder / "model").mkdir()
+    (out / "a" / "x" / "seed-2" / running.DONE).unlink()
+    assert command.main([str(file), "--out", str(out), "--pack", str(packed)]) == 0
+    assert capsys.readouterr().out.startswith("2 jobs: ")
+    kept = {str(path.relative_to(packed)) for path in packed.rglob("*") if path.is_file()}
+    names = (
+        "done.json",
+        "evaluation/run.json",
+        "evaluation/scores/problems.parquet",
+        "evaluation/scores/samples.parquet",
+    )
+    assert kept == {f"{folder}/{name}" for folder in ("a/base", "a/x/seed-1") for name in names}
+    assert "/home" not in (packed / "a" / "base" / "evaluation" / "run.json").read_text()
+    for folder in (out, packed):
+        assert command.main([str(file), "--out", str(folder), "--results"]) == 0
+    for name in ("results.md", "results.csv"):
+        assert (packed / name).read_text() == (out / name).read_text()
+    assert "| x | 1 |" in (packed / "results.md").read_text()

@@ -1,0 +1,42 @@
+"""The small part of an experiment that its results are made from: to be kept, and to be given to others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from openrlhf_maxk.evaluation.samples.run_folder import SETTINGS, RunFolder
+from openrlhf_maxk.evaluation.scoring.scores_file import PROBLEMS, SAMPLES
+from openrlhf_maxk.experiment.plan import Plan
+from openrlhf_maxk.experiment.running import DONE, seconds_of
+from openrlhf_maxk.problems.atomic import write_text
+
+
+def pack(plan: Plan, out: Path, target: Path) -> int:
+    """Copy every finished job's settings and scores, one row a sample, from ``out`` to ``target``; returns how many.
+
+    ``target`` then is an experiment's folder of which results can be made, but which has no models, texts or logs.
+
+    Raises:
+        PlanError: a job was done by another plan.
+        RunFolderError: a job's evaluation is not there any more.
+    """
+    done = [job for job in plan.jobs() if seconds_of(plan, job, out) is not None]
+    for job in done:
+        run = RunFolder.find(str(out / job.folder / "evaluation"))
+        into = target / job.folder / "evaluation"
+        scores = into / run.scores.relative_to(run.path)
+        scores.mkdir(parents=True, exist_ok=True)
+        write_text(into / SETTINGS, _without_places((run.path / SETTINGS).read_text(encoding="utf-8")))
+        for name in (PROBLEMS, SAMPLES):
+            shutil.copyfile(run.scores / name, scores / name)
+        shutil.copyfile(out / job.folder / DONE, target / job.folder / DONE)  # last: it says that the rest is there
+    return len(done)
+
+
+def _without_places(settings: str) -> str:
+    """An evaluation's settings, without what only means something on this machine."""
+    record = json.loads(settings)
+    record["about"] = {name: value for name, value in record["about"].items() if not str(value).startswith("/")}
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
