@@ -83,7 +83,11 @@ class Strategy:
 
         loss_fn = self.trainer.actor_loss_fn
         self.micro_batches.append(
-            SimpleNamespace(groups=loss_fn.batch.groups.tolist(), on_policy=loss_fn.policy_is_behaviour)
+            SimpleNamespace(
+                groups=loss_fn.batch.groups.tolist(),
+                on_policy=loss_fn.policy_is_behaviour,
+                at_boundary=actor.at_boundary,
+            )
         )
 
     def optimizer_step(self, optimizer: Any, actor: Policy, scheduler: Any, name: str) -> None:
@@ -91,7 +95,9 @@ class Strategy:
             if len(self.micro_batches) < self.accumulated_gradient:
                 return
         else:
-            assert actor.at_boundary, "upstream takes a step where the buffer says so"
+            *others, last = [batch.at_boundary for batch in self.micro_batches]
+            assert last, "upstream takes a step where the buffer says so"
+            assert not any(others), "DeepSpeed reduces gradients at each boundary"
         gradient = actor.logits.grad.clone()
         torch.distributed.all_reduce(gradient)
         gradient /= torch.distributed.get_world_size()

@@ -9,6 +9,8 @@ import pytest
 import torch
 from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
 
+from openrlhf_maxk.learner.buffer import GroupReplayBuffer, cut_by_tokens
+
 from ..rollouts import random_group
 from .learning import experiences_of, make_arguments, make_trainer
 
@@ -46,3 +48,16 @@ def test_a_rank_takes_as_many_optimizer_steps_as_the_one_with_the_most(monkeypat
     steps = trained().strategy.steps
     assert [len(step.groups) for step in steps] == sizes
     assert {number for step in steps for number in step.groups} == set(range(GROUPS))
+
+
+@pytest.mark.parametrize("more", [-1, 0, 3])
+def test_a_rank_takes_as_many_micro_batches_as_the_one_with_the_most_tokens(more):
+    args = make_arguments(N, 16, 4)
+    source = random.Random(3)
+    buffer = GroupReplayBuffer(N)
+    for experience in experiences_of([random_group(i, N, source) for i in range(2)], args):
+        buffer.append(experience)
+    alone = cut_by_tokens(12, lambda count: count)(buffer.groups())
+    assert len(alone) > 1
+    together = cut_by_tokens(12, lambda count: max(count, len(alone) + more))(buffer.groups())
+    assert [len(batch) for batch in together] == [len(batch) for batch in alone] + [0] * max(more, 0)
