@@ -12,10 +12,10 @@ from openrlhf_maxk.problems.record import Problem, Test
 from openrlhf_maxk.problems.verdict import Verdict
 from openrlhf_maxk.rewards.execution.executor import Executor
 from openrlhf_maxk.rewards.sandbox import huge_pages
+from openrlhf_maxk.rewards.sandbox.confinement import syscalls
 
 from ..traces import sandbox_processes
 
-SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ADD = Problem("add", "", (Test("1 2\n", "3\n"),) * 3)
 PROGRAM = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
 _PR_SET_THP_DISABLE = 41
@@ -23,10 +23,20 @@ _PR_SET_THP_DISABLE = 41
 
 @pytest.fixture
 def can_be_had() -> None:
-    if not SWITCH.exists() or "[never]" in SWITCH.read_text():
-        pytest.skip("no huge pages here")
+    """Skips where no memory lies together for them, or the interpreter is too small to fill one."""
     if not any(end // huge_pages.SIZE > -(-start // huge_pages.SIZE) for start, end in huge_pages._loaded()):
         pytest.skip("this interpreter has no whole huge page of code")
+    size = 8 * huge_pages.SIZE
+    reserved = syscalls.map_memory(size)
+    try:
+        start = -(-reserved // huge_pages.SIZE) * huge_pages.SIZE
+        syscalls.wish_for_huge_pages(start, size - huge_pages.SIZE)
+        ctypes.memset(start, 1, size - huge_pages.SIZE)
+        syscalls.make_executable(start, size - huge_pages.SIZE)
+        if huge_pages._in_huge_pages(start) < size - huge_pages.SIZE:
+            pytest.skip("no huge pages here")
+    finally:
+        syscalls.unmap(reserved, size)
 
 
 @pytest.fixture
