@@ -21,9 +21,14 @@ def take_in() -> None:
     """Replace what can be replaced. The process must have one thread, and /proc."""
     with contextlib.suppress(OSError):
         for start, end in _loaded():
-            first, size = -(-start // SIZE) * SIZE, end // SIZE * SIZE - -(-start // SIZE) * SIZE
+            first, size = _up(start), end // SIZE * SIZE - _up(start)
             if size > 0:
                 _replace(first, size)
+
+
+def _up(address: int) -> int:
+    """Where the first huge page at or behind an address begins."""
+    return -(-address // SIZE) * SIZE
 
 
 def _loaded() -> list[tuple[int, int]]:
@@ -45,7 +50,7 @@ def _loaded() -> list[tuple[int, int]]:
 def _replace(start: int, size: int) -> None:
     """Replace whole huge pages if others can be had. What was only to be read may be executed afterwards."""
     reserved = syscalls.map_memory(size + SIZE)
-    copy = -(-reserved // SIZE) * SIZE
+    copy = _up(reserved)
     try:
         syscalls.wish_for_huge_pages(copy, size)
         ctypes.memmove(copy, start, size)

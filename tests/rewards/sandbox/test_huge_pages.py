@@ -15,26 +15,26 @@ from openrlhf_maxk.rewards.sandbox import huge_pages
 from openrlhf_maxk.rewards.sandbox.confinement import syscalls
 
 from ..traces import sandbox_processes
+from .test_rehearsal import faults
 
 ADD = Problem("add", "", (Test("1 2\n", "3\n"),) * 3)
-PROGRAM = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
 _PR_SET_THP_DISABLE = 41
 
 
 @pytest.fixture
 def can_be_had() -> None:
     """Skips where no memory lies together for them, or the interpreter is too small to fill one."""
-    if not any(end // huge_pages.SIZE > -(-start // huge_pages.SIZE) for start, end in huge_pages._loaded()):
-        pytest.skip("this interpreter has no whole huge page of code")
+    if not any(end // huge_pages.SIZE * huge_pages.SIZE > huge_pages._up(start) for start, end in huge_pages._loaded()):
+        pytest.skip("nothing to replace: this interpreter's code fills no whole huge page")
     size = 8 * huge_pages.SIZE
     reserved = syscalls.map_memory(size)
     try:
-        start = -(-reserved // huge_pages.SIZE) * huge_pages.SIZE
+        start = huge_pages._up(reserved)
         syscalls.wish_for_huge_pages(start, size - huge_pages.SIZE)
         ctypes.memset(start, 1, size - huge_pages.SIZE)
         syscalls.make_executable(start, size - huge_pages.SIZE)
         if huge_pages._in_huge_pages(start) < size - huge_pages.SIZE:
-            pytest.skip("no huge pages here")
+            pytest.skip("the kernel gives none: transparent_hugepage is 'never', or no 2 MiB of memory lie together")
     finally:
         syscalls.unmap(reserved, size)
 
@@ -61,11 +61,6 @@ def replaced(executor: Executor) -> list[int]:
         elif wanted and words[0] == "AnonHugePages:":
             found.append(int(words[1]))
     return found
-
-
-def faults(executor: Executor) -> int:
-    problem = Problem("faults", "", (Test("", ""),))
-    return min(int(executor.run(f"{PROGRAM}  # {number}", problem).tests[0].output) for number in range(5))
 
 
 @pytest.mark.usefixtures("can_be_had")
