@@ -3,7 +3,8 @@
     python benchmarks/learner.py                                   # the embedded benchmark's shapes, and a grid
     python benchmarks/learner.py --shapes 512x64x32 --vocabulary 32000 --rounds 3
 
-A step is what the learner does with a rollout: log-probs of the policy as it was, then PPO epochs. OpenRLHF's
+A step is what the learner does with a rollout: log-probs of the policy as it was (ours leaves them to the training pass of
+the first optimizer step, as it does in a run with a KL in the loss), then PPO epochs. OpenRLHF's
 ``ActorPPOTrainer`` with ``group_norm`` advantages and ours with ``offpolicy_bon`` take it in turn, on one DeepSpeed
 engine. A shape is PROMPTxCOMPLETIONxN: prompts have that length, completions a quarter to all of it.
 """
@@ -136,7 +137,7 @@ class Bench:
         )
         before = start_peak()
         started = time.perf_counter()
-        batches = self.learners.experience(rollout, ours)
+        batches = self.learners.experience(rollout, ours, left_out=ours)
         for batch in batches:
             trainer.replay_buffer.append(batch)
         with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):  # progress bars

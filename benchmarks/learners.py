@@ -19,6 +19,7 @@ from openrlhf.utils import get_strategy
 
 from openrlhf_maxk.cli.train import parse
 from openrlhf_maxk.experience.advantages import group_advantages
+from openrlhf_maxk.experience.behaviour import unknown
 from openrlhf_maxk.experience.group import GROUP, SEQUENCE_ADVANTAGE, K
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rows.check import OFF
@@ -88,11 +89,14 @@ class Learners:
         )
         return cls(args, policy, upstream, ours)
 
-    def experience(self, rollout: Rollout, ours: bool, rows: bool | None = None) -> list[Experience]:
+    def experience(
+        self, rollout: Rollout, ours: bool, rows: bool | None = None, left_out: bool = False
+    ) -> list[Experience]:
         """The same random micro-batches every time, with advantages for our trainer or for upstream's ``group_norm``.
 
         k is half of a group. The log-probs are those of the policy as it is, of groups as rows (by default: if ours) or
-        padded, and so are they computed until this is called again.
+        padded, and so are they computed until this is called again. ``left_out``: they are left to the learner, after the
+        first time; nothing but its time may be of interest then.
         """
         rows = ours if rows is None else rows
         self.policy.actor.rows = self.verdicts[rows]
@@ -105,9 +109,13 @@ class Learners:
         else:
             grouped = rewards.view(rollout.prompts, rollout.n)
             values = ((grouped - grouped.mean(-1, keepdim=True)) / (grouped.std(-1, keepdim=True) + 1e-9)).view(-1)
+        left_out = left_out and self.verdicts[rows] is not None
         batches = []
         for part in torch.arange(rollout.rows).split(self.args.train.micro_batch_size):
-            log_probs = self.policy.forward(sequences[part], action_mask[part], attention_mask[part])
+            if left_out:
+                log_probs = unknown(action_mask[part])
+            else:
+                log_probs = self.policy.forward(sequences[part], action_mask[part], attention_mask[part])
             info = {"reward": rewards[part]}
             if ours:
                 info |= {GROUP: groups[part], K: ks[part], SEQUENCE_ADVANTAGE: values[part]}
@@ -117,7 +125,7 @@ class Learners:
                     attention_mask=attention_mask[part],
                     action_mask=action_mask[part],
                     action_log_probs=log_probs,
-                    base_action_log_probs=log_probs,
+                    base_action_log_probs=torch.full_like(log_probs, -1.0) if left_out else log_probs,
                     advantages=values[part, None] * action_mask[part],
                     returns=values[part, None] * action_mask[part],
                     rewards=rewards[part],

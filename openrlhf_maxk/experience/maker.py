@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 import torch
 from openrlhf.models.utils import compute_reward
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 
 from openrlhf_maxk.experience.advantages import group_advantages, sequence_log_ratios
+from openrlhf_maxk.experience.behaviour import unknown
 from openrlhf_maxk.experience.group import SEQUENCE_ADVANTAGE, Group, K, chosen_by_of, group_ids, groups_of
 from openrlhf_maxk.experience.metrics import rollout_metrics
 from openrlhf_maxk.experience.sharding import forward_batches, shard
@@ -28,6 +30,8 @@ class GroupExperience(Upstream):
 
     Attributes:
         progress: the share of the run that is done, in [0, 1]; it decides k under a schedule. Set by the controller.
+        learner_knows: whether the learner computes the policy's log-probs itself where they are left out. Set by the
+            controller; a :class:`~openrlhf_maxk.learner.trainer.GroupLearner` does.
         metrics: of the last batch, for the logs.
     """
 
@@ -40,6 +44,8 @@ class GroupExperience(Upstream):
             )
         self.maxk = options_of(self.args)
         self.progress = 0.0
+        self.learner_knows = False
+        self._left_out = False
         self.metrics: dict[str, float] = {}
 
     @property
@@ -62,6 +68,21 @@ class GroupExperience(Upstream):
         batches = forward_batches(shard(groups, ranks), args.rollout.micro_batch_size, tokens)
         pad = self.tokenizer.pad_token_id
         return [Experience.concat_experiences(batch, pad) for rank in batches for batch in rank]
+
+    def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
+        """As upstream; the policy's log-probs are left to the learner where nothing before it asks for them.
+
+        That is a pass over everything: the learner's first optimizer step computes them for its own groups anyway.
+        """
+        needed_for_kl = self.initial_model_group is not None and not self.args.algo.kl.use_loss
+        from_vllm = any(samples.rollout_log_probs is not None for samples in samples_list)
+        self._left_out = self.learner_knows and not (needed_for_kl or from_vllm)
+        return super().make_experience(samples_list)
+
+    def _dispatch_forward(self, group: Any, sync_condition: bool, **kwargs: Any) -> Any:
+        if self._left_out and group is self.actor_model_group:
+            return [ray.put([unknown(mask) for mask in kwargs["action_mask"]])]
+        return super()._dispatch_forward(group, sync_condition, **kwargs)
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:

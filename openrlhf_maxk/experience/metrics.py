@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 
+from openrlhf_maxk.experience.behaviour import are_unknown
 from openrlhf_maxk.experience.group import CHOSEN_BY, FILLER, SEQUENCE_ADVANTAGE, K, group_ids
 from openrlhf_maxk.objectives import Strategy, max_at_k, pass_at_k, worth_at_k
 from openrlhf_maxk.objectives.strategy import MAX
+
+POLICY_ENTROPY = "rollout/policy_entropy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,9 @@ def rollout_metrics(experiences: Sequence[Experience], strategy: str = "max") ->
     task's scores, before any terms for form or length. ``worth`` is that of the step's own k.
 
     ``policy_entropy`` is the mean of −log π over the sampled tokens: an unbiased estimate of the policy's token entropy
-    at the sampling temperature with top-p 1, at no cost. ``sampler_mismatch`` is the mean difference, over those
-    tokens, between the learner's log-probs and vLLM's own, where vLLM was asked for them.
+    at the sampling temperature with top-p 1, at no cost; where log-probs are left to the learner, the learner says it.
+    ``sampler_mismatch`` is the mean difference, over those tokens, between the learner's log-probs and vLLM's own,
+    where vLLM was asked for them.
     """
     rewards: dict[int, list[float]] = defaultdict(list)
     scores: dict[int, list[float]] = defaultdict(list)
@@ -126,7 +130,9 @@ def rollout_metrics(experiences: Sequence[Experience], strategy: str = "max") ->
             if experience.rollout_log_probs is not None:
                 difference = experience.action_log_probs[row] - experience.rollout_log_probs[row]
                 mismatch += difference[mask[row]].abs().sum().item()
-    sampler = {} if experiences[0].rollout_log_probs is None else {"rollout/sampler_mismatch": mismatch / tokens}
+    policy = {} if are_unknown(experiences[0]) else {POLICY_ENTROPY: surprise / max(tokens, 1.0)}
+    if experiences[0].rollout_log_probs is not None:
+        policy["rollout/sampler_mismatch"] = mismatch / tokens
     groups = [
         Outcomes(
             torch.tensor(rewards[g]),
@@ -143,6 +149,5 @@ def rollout_metrics(experiences: Sequence[Experience], strategy: str = "max") ->
         "rollout/groups": float(len(rewards)),
         "rollout/no_signal": 1 - sum(signal.values()) / len(rewards),
         "rollout/distinct": sum(len(texts[g]) / len(rewards[g]) for g in rewards) / len(rewards),
-        "rollout/policy_entropy": surprise / max(tokens, 1.0),
-        **sampler,
+        **policy,
     }

@@ -128,6 +128,8 @@ def filler(sample: Experience) -> Experience:
     """A copy of a single sample that stands for nothing: no action tokens, and a group id that says so."""
     duplicate = copy(sample)
     duplicate.action_mask = torch.zeros_like(sample.action_mask)
+    if sample.action_log_probs is not None:
+        duplicate.action_log_probs = torch.zeros_like(sample.action_log_probs)  # none are unknown
     number = sample.info[GROUP]
     duplicate.info = {**sample.info, GROUP: torch.full_like(torch.as_tensor(number), FILLER)}
     return duplicate

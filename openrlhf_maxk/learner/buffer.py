@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import torch
-from openrlhf.trainer.ppo_utils.experience import (
-    Experience,
-    make_experience_batch,
-    remove_padding_in_sequences,
-    split_experience_batch,
-)
+from openrlhf.trainer.ppo_utils.experience import Experience, remove_padding_in_sequences, split_experience_batch
 
+from openrlhf_maxk.experience.behaviour import are_unknown
 from openrlhf_maxk.experience.group import regroup
 from openrlhf_maxk.experience.sharding import by_tokens, even_chunks, filler
 
@@ -57,6 +53,11 @@ class GroupReplayBuffer:
         """The groups, each a list of single samples; fillers are left out. None for a rank that was dealt no group."""
         return regroup(self._samples)
 
+    @property
+    def log_probs_unknown(self) -> bool:
+        """Whether the policy's log-probs were left to the learner; of a rollout, on all ranks or on none."""
+        return are_unknown(self._samples[0])
+
     def begin(self, micro_batches: int) -> None:
         """Say of how many micro-batches the next optimizer step consists."""
         self.dynamic_optimizer_step = [False] * (micro_batches - 1) + [True]
@@ -73,7 +74,7 @@ def optimizer_steps(
     steps: int,
     cut: Cut,
     shuffle: torch.Generator,
-) -> Iterator[list[Experience]]:
+) -> Iterator[list[list[Experience]]]:
     """Shuffle groups, never their members, and cut them into optimizer steps of whole groups.
 
     Args:
@@ -84,12 +85,12 @@ def optimizer_steps(
         shuffle: decides the order.
 
     Yields:
-        Batched Experiences. In place of an empty micro-batch there is one of one filler row, which keeps the ranks in
-        step: it has no action tokens, so it adds nothing to loss or gradient.
+        The micro-batches of a step, single samples each. In place of an empty one there is one of one filler, which
+        keeps the ranks in step: it has no action tokens, so it adds nothing to loss or gradient.
     """
     order = torch.randperm(len(groups), generator=shuffle).tolist()
     for window in even_chunks([groups[i] for i in order], steps):
-        yield [make_experience_batch(batch or [spare]) for batch in cut(window)]
+        yield [batch or [spare] for batch in cut(window)]
 
 
 def cut_by_count(micro_batches: int, whole: bool) -> Cut:

@@ -11,6 +11,7 @@ from openrlhf.utils.logging_utils import init_logger
 from openrlhf_maxk.console import Console
 from openrlhf_maxk.evaluation.during_training import check_best_metric
 from openrlhf_maxk.experience.group import without_fillers
+from openrlhf_maxk.experience.metrics import POLICY_ENTROPY
 from openrlhf_maxk.learner.schedule import optimizer_steps_of_run, progress
 from openrlhf_maxk.options.maxk import options_of
 from openrlhf_maxk.rewards.scoring.health import MOST, TEXTS, Ailment, excerpt
@@ -22,6 +23,8 @@ MOST_CLIPPED = 0.01  # of the tokens, before it is said
 SAID_ALREADY = ("reward", "response_length", "truncated")
 """What OpenRLHF's learner averages over its micro-batches, and ``rollout/*`` says under a fuller name."""
 
+RENAMED = {"maxk/policy_entropy": POLICY_ENTROPY}  # of the learner, where it computes what the maker leaves out
+
 
 class GroupController(Upstream):
     """In front of OpenRLHF's ``PPOTrainer`` (the single controller of a run)."""
@@ -31,6 +34,7 @@ class GroupController(Upstream):
         super().__init__(pretrain, strategy, *args, **kwargs)
         arguments = self.args
         self.maxk = options_of(arguments)
+        self.experience_maker.learner_knows = True
         steps = math.ceil(len(self.prompts_dataloader) / arguments.rollout.batch_size)  # the last may be smaller
         self.total_steps = max(1, steps * arguments.train.num_episodes)
         self.console = Console.of(arguments)
@@ -82,7 +86,7 @@ class GroupController(Upstream):
         status, global_step = super().train_step(rollout_samples, global_step)
         self._set_progress(global_step)
         self._warn_of(status, global_step)
-        return {name: value for name, value in status.items() if name not in SAID_ALREADY}, global_step
+        return {RENAMED.get(n, n): value for n, value in status.items() if n not in SAID_ALREADY}, global_step
 
     def _set_progress(self, global_step: int) -> None:
         maker, sampler = self.experience_maker, self.samples_generator

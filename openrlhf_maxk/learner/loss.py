@@ -36,6 +36,7 @@ class GroupPolicyLoss(nn.Module):
         self.batch: GroupBatch | None = None  # the micro-batch about to be trained on
         self.computed: GroupAdvantages | None = None  # its advantages, if known already; then what was used
         self.policy_is_behaviour = False  # no optimizer step has been taken since the rollout
+        self.fills = False  # the micro-batch's old log-probs are unknown: they are those of this pass
         self.drift = 0.0  # mean |log ρ| as measured, even where ρ is known to be 1
         self.silenced: dict[str, tuple[float, float]] = {}  # what the clip left without gradient, and of how many
 
@@ -51,9 +52,11 @@ class GroupPolicyLoss(nn.Module):
         """As upstream's ``PolicyLoss.forward``: (B, A) each, returns the loss and its diagnostics.
 
         ``advantages`` are those of experience time: the objective's, plus any token-level KL penalty. The objective's
-        part is replaced by its value at the current policy.
+        part is replaced by its value at the current policy. Where it :attr:`fills` them, ``old_log_probs`` are changed.
         """
         assert self.batch is not None
+        if self.fills:
+            old_log_probs.copy_(log_probs.detach())
         behaviour = rollout_log_probs if self.options.behaviour == "rollout" else old_log_probs
         assert behaviour is not None
         measured = sequence_log_ratios(log_probs, behaviour, action_mask)

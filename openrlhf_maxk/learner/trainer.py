@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
-from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience import Experience, make_experience_batch
 from openrlhf.utils.loss_utils import iter_grad_accum_global_norm
 from tqdm import tqdm
 
 from openrlhf_maxk.experience.advantages import GroupAdvantages, group_advantages, sequence_log_ratios
+from openrlhf_maxk.experience.behaviour import keep
 from openrlhf_maxk.experience.group import CHOSEN_BY, GROUP, SEQUENCE_ADVANTAGE, K
 from openrlhf_maxk.experience.sharding import row_tokens
 from openrlhf_maxk.learner.batch import GroupBatch
@@ -33,12 +35,14 @@ class GroupLearner(MergedBroadcast):
         if self.maxk.rows == "off":
             self.actor.rows = OFF
         self.args.vllm.enable_prefix_caching = True  # the rollout actors' always is; weights that leave clear the cache
+        self._dropout = _has_dropout(self.actor)  # then a training pass says others than a run's other passes
         self._updates = 0  # calls of ppo_train, to shuffle differently in each
 
     def ppo_train(self, kl_ctl: float) -> dict[str, float]:
         """Train on everything in the buffer for ``--train.max_epochs`` PPO epochs; returns the mean of the metrics."""
         args, strategy = self.args, self.strategy
         n, world = args.rollout.n_samples_per_prompt, args.actor.num_nodes * args.actor.num_gpus_per_node
+        unknown = self.replay_buffer.log_probs_unknown
         dynamic, tokens = args.train.dynamic_batch_enable, args.train.max_tokens_per_gpu
         groups, spare = self.replay_buffer.groups(), self.replay_buffer.filler()
         steps = self._agree(count_steps(len(groups), args.train.batch_size // world, n))
@@ -51,7 +55,6 @@ class GroupLearner(MergedBroadcast):
         shuffle = torch.Generator().manual_seed(args.train.seed + self._updates)
         self._updates += 1
         status = StatusMean()
-        device = torch.cuda.current_device()
         loss_fn = self.actor_loss_fn
         with tqdm(
             total=self.max_epochs * steps,
@@ -60,11 +63,15 @@ class GroupLearner(MergedBroadcast):
             disable=not strategy.is_rank_0(),
         ) as bar:
             for epoch in range(self.max_epochs):
-                windows = optimizer_steps(groups, spare, steps, cut, shuffle)
-                for index, window in enumerate(windows):
-                    for batch in window:
-                        batch.to_device(device)
+                windows = list(optimizer_steps(groups, spare, steps, cut, shuffle))
+                computing = unknown and epoch == 0
+                if computing:  # the first optimizer step's are those of its own pass
+                    own = 0 if self._dropout and self.max_epochs > 1 else 1
+                    self._compute_log_probs(chain.from_iterable(windows[own:]))
+                for index, micro_batches in enumerate(windows):
+                    window = [self._batch(members) for members in micro_batches]
                     loss_fn.policy_is_behaviour = self.maxk.behaviour == "learner" and epoch == index == 0
+                    loss_fn.fills = computing and index < own
                     known = self._advantages_of(window) if not whole else [None] * len(window)
                     batches = iter_grad_accum_global_norm(window, strategy, len(window), lambda b: b.action_mask)
                     self.replay_buffer.begin(len(window))
@@ -73,7 +80,12 @@ class GroupLearner(MergedBroadcast):
                             self.actor.model.set_gradient_accumulation_boundary(step == len(window) - 1)
                             for name in ("batch_num_tokens", "global_batch_size"):
                                 info = {**info, name: info[name] * len(window)}
-                        status.add(self._train_on(batch, kl_ctl, step, info, computed))
+                        told = self._train_on(batch, kl_ctl, step, info, computed)
+                        if computing:
+                            told["group_sums"]["policy_entropy"] = _surprise(batch)
+                        if loss_fn.fills and self.max_epochs > 1:
+                            keep(batch.action_log_probs, batch.action_mask, micro_batches[step])
+                        status.add(told)
                     bar.update()
         return status.reduce()
 
@@ -129,8 +141,25 @@ class GroupLearner(MergedBroadcast):
         )
         return computed.split([len(batch.rewards) for batch in batches])
 
+    @torch.no_grad()
+    def _compute_log_probs(self, micro_batches: Iterable[Sequence[Experience]]) -> None:
+        """Give single samples the log-probs of the policy as it is, in evaluation mode."""
+        self.actor.eval()
+        for members in micro_batches:
+            batch = self._batch(members)
+            keep(self._log_probs(batch), batch.action_mask, members)
+        self.actor.train()
+
+    def _batch(self, members: Sequence[Experience]) -> Experience:
+        batch = make_experience_batch(list(members))
+        batch.to_device(torch.cuda.current_device())
+        return batch
+
+    def _log_probs(self, batch: Experience) -> torch.Tensor:
+        return self.actor(batch.sequences, batch.action_mask, attention_mask=batch.attention_mask)
+
     def _log_ratios(self, batch: Experience) -> torch.Tensor:
-        log_probs = self.actor(batch.sequences, batch.action_mask, attention_mask=batch.attention_mask)
+        log_probs = self._log_probs(batch)
         behaviour = batch.rollout_log_probs if self.maxk.behaviour == "rollout" else batch.action_log_probs
         return sequence_log_ratios(log_probs, behaviour, batch.action_mask)
 
@@ -139,3 +168,15 @@ class GroupLearner(MergedBroadcast):
         largest = torch.tensor(steps, device=torch.cuda.current_device())
         torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
         return int(largest)
+
+
+def _surprise(batch: Experience) -> tuple[float, float]:
+    """The sum of −log π over the tokens that were sampled, and their number."""
+    return -float((batch.action_log_probs * batch.action_mask).sum()), float(batch.action_mask.sum())
+
+
+def _has_dropout(model: torch.nn.Module) -> bool:
+    """Whether training passes of a model are random: by a layer's own dropout, or by that of its attention."""
+    layers = list(model.modules())
+    dropouts = any(isinstance(layer, torch.nn.Dropout) and layer.p > 0 for layer in layers)
+    return dropouts or any(getattr(layer, "attention_dropout", None) for layer in layers)

@@ -23,7 +23,6 @@ class RecordingPolicy(PolicyModelActor.__ray_metadata__.modified_class):
                 "sequence": row.sequences.clone(),
                 "mask": row.action_mask.clone(),
                 "reward": float(row.rewards),
-                "log_probs": row.action_log_probs.clone(),
                 "advantage": float(row.info["maxk_advantage"]),
             }
             for group in groups

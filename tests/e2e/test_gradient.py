@@ -77,6 +77,9 @@ def test_gradients_of_every_step_are_those_of_the_objective(record):
     for row in recorded["rows"]:
         groups.setdefault(row["group"], []).append(row)
     assert all(len(group) == N for group in groups.values())
+    model.load_state_dict({n: v.double() for n, v in recorded["steps"][0]["parameters"].items()}, strict=False)
+    with torch.no_grad():  # of the policy that sampled, which the learner computes at different moments
+        behaviour = {id(row): log_prob(model, row) for row in recorded["rows"]}
     drift = []
     for step in recorded["steps"]:
         step["groups"] = [group for group in step["groups"] if group != FILLER]
@@ -85,7 +88,7 @@ def test_gradients_of_every_step_are_those_of_the_objective(record):
         tokens = sum(float(row["mask"].sum()) for g in step["groups"] for row in groups[g])
         total = torch.zeros((), dtype=torch.float64)
         for g in step["groups"]:
-            log_ratios = torch.stack([log_ratio(model, row) for row in groups[g]])
+            log_ratios = torch.stack([log_prob(model, row) - behaviour[id(row)] for row in groups[g]])
             drift.append(log_ratios.detach().abs().max().item())
             rewards = torch.tensor([row["reward"] for row in groups[g]], dtype=torch.float64)
             total = total - N / tokens * objective(rewards, log_ratios.exp())
@@ -95,8 +98,7 @@ def test_gradients_of_every_step_are_those_of_the_objective(record):
             scale = expected.abs().max().clamp(min=1e-12)
             assert ((expected - found).abs().max() / scale).item() < 1e-4, name
     assert len(recorded["steps"]) >= 4
-    assert max(drift[: len(recorded["steps"][0]["groups"])]) < 1e-4  # the first step is on-policy
-    assert max(drift) > 0.05  # and later ones are not
+    assert max(drift) > 0.05
 
 
 def test_before_the_first_step_the_advantages_are_the_on_policy_ones(record):
@@ -114,10 +116,10 @@ def test_before_the_first_step_the_advantages_are_the_on_policy_ones(record):
         )
 
 
-def log_ratio(model: torch.nn.Module, row: dict) -> torch.Tensor:
-    """log π_θ(y|x) − log μ(y|x) of one row, with gradient."""
+def log_prob(model: torch.nn.Module, row: dict) -> torch.Tensor:
+    """log π(y|x) of one row, with gradient."""
     sequence = row["sequence"][None]
     logits = model(sequence).logits[0, :-1]
     log_probs = logits.log_softmax(-1).gather(-1, sequence[0, 1:, None]).squeeze(-1)
     mask = row["mask"].double()
-    return ((log_probs[-len(mask) :] - row["log_probs"].double()) * mask).sum()
+    return (log_probs[-len(mask) :] * mask).sum()

@@ -8,10 +8,12 @@ from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
+import ray
 import torch
 from openrlhf.trainer.ppo_trainer import RemoteExperienceMaker
-from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience import Experience, make_experience_batch, split_experience_batch
 
+from openrlhf_maxk.experience.behaviour import are_unknown, keep
 from openrlhf_maxk.experience.group import (
     FILLER,
     GROUP,
@@ -159,6 +161,72 @@ def rows(experiences: list[Experience]) -> dict[int, list[dict]]:
 def test_install_puts_the_mixin_in_front_of_upstreams_class():
     assert issubclass(RemoteExperienceMaker, GroupExperience)
     assert RemoteExperienceMaker.make_experience_batch.__module__ == "openrlhf.trainer.ppo_utils.experience_maker"
+
+
+class ActorGroup:
+    """Learner ranks that answer every micro-batch with log-probs of −1, and count."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def async_run_method_batch(self, method_name: str, action_mask: list[torch.Tensor], **_: object) -> list:
+        self.asked += 1
+        return [ray.put([-mask.float() for mask in action_mask])]
+
+
+def made_by_models(learner_knows: bool, use_loss: bool, reference: bool, from_vllm: bool) -> tuple:
+    """Experience by way of models' forward passes; how often the policy was asked."""
+    kl = {"algo__kl__use_loss": use_loss, "algo__kl__estimator": "k1"}
+    ray_like = {"train__colocate_all": False, "train__colocate_actor_ref": False}
+    maker = make_maker(**kl, **ray_like, ds__ring_attn_size=1, ds__tensor_parallel_size=1, rollout__micro_batch_size=20)
+    maker.learner_knows = learner_knows
+    maker.actor_model_group = ActorGroup()
+    maker.initial_model_group = ActorGroup() if reference else None
+    source = random.Random(3)
+    samples = maker.split_rollout_samples([random_group(i, size, source) for i, size in enumerate(SIZES)])
+    for part in samples:
+        part.rollout_log_probs = part.rollout_log_probs if from_vllm else None
+    return maker.make_experience(samples), maker.actor_model_group.asked
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Ray's store, without starting Ray."""
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+
+
+@pytest.mark.parametrize("reference", [True, False], ids=["reference", "no reference"])
+@pytest.mark.parametrize("use_loss", [True, False], ids=["KL in the loss", "KL in the reward"])
+@pytest.mark.parametrize("from_vllm", [True, False], ids=["vLLM's log-probs", "not vLLM's"])
+@pytest.mark.parametrize("learner_knows", [True, False])
+def test_log_probs_are_left_to_the_learner_where_nothing_before_it_needs_them(
+    in_this_process, learner_knows, use_loss, reference, from_vllm
+):
+    (experience,), asked = made_by_models(learner_knows, use_loss, reference, from_vllm)
+    left_out = learner_knows and not from_vllm and (use_loss or not reference)
+    assert asked == (not left_out)
+    assert are_unknown(experience) == left_out
+    assert experience.action_log_probs.shape == experience.action_mask.shape
+    assert (experience.base_action_log_probs is not None) == (reference and use_loss)
+    assert not experience.kl.isnan().any()
+    experience.info[SEQUENCE_ADVANTAGE] = torch.zeros(sum(SIZES))
+    found = rollout_metrics([experience])
+    assert ("rollout/policy_entropy" in found) == (not left_out)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_single_samples_get_what_was_computed_for_their_batch():
+    members = [random_group(0, 1, random.Random(i)).members[0] for i in range(3)]
+    single = [sample for member in members for sample in split_experience_batch(member)]
+    batch = make_experience_batch(single)
+    log_probs = torch.rand(batch.action_mask.shape, dtype=torch.float64).requires_grad_()
+    single.append(filler(single[0]))
+    keep(torch.cat([log_probs, log_probs[:1]]), torch.cat([batch.action_mask, batch.action_mask[:1] * 0]), single)
+    again = make_experience_batch(single)
+    assert again.action_log_probs.dtype == torch.float32
+    torch.testing.assert_close(again.action_log_probs[:3], (log_probs * batch.action_mask).detach().float())
+    assert not again.action_log_probs[3].any()
 
 
 def test_gae_is_refused():

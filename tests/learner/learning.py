@@ -20,6 +20,7 @@ from openrlhf.trainer.ppo_trainer import RemoteExperienceMaker  # noqa: E402
 from openrlhf.trainer.ppo_utils.experience import Experience  # noqa: E402
 from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer  # noqa: E402
 
+from openrlhf_maxk.experience.behaviour import unknown  # noqa: E402
 from openrlhf_maxk.experience.group import Group  # noqa: E402
 from openrlhf_maxk.objectives.strategy import Kind  # noqa: E402
 from openrlhf_maxk.options.maxk import MaxKOptions  # noqa: E402
@@ -34,8 +35,9 @@ K = 2
 class Policy(torch.nn.Module):
     """Next-token logits by the last token, in place of a language model; tokens are taken modulo the vocabulary."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = torch.nn.Dropout(dropout)
         generator = torch.Generator().manual_seed(1)
         table = torch.randn(VOCABULARY, VOCABULARY, generator=generator, dtype=torch.float64)
         self.logits = torch.nn.Parameter(table)
@@ -52,7 +54,7 @@ class Policy(torch.nn.Module):
 
     def forward(self, sequences, action_mask, attention_mask=None, return_output=False, **_: Any) -> Any:
         self.passes_without_grad += not torch.is_grad_enabled()
-        log_probs = log_probs_of(self.logits, sequences) * action_mask
+        log_probs = log_probs_of(self.dropout(self.logits), sequences) * action_mask
         return (log_probs, None) if return_output else log_probs
 
 
@@ -164,8 +166,8 @@ def make_arguments(n: int, batch: int, micro: int, ranks: int = 1, **changes: ob
     return arguments(**options)
 
 
-def experiences_of(groups: Sequence[Group], args: SimpleNamespace) -> list[Experience]:
-    """What the experience maker hands to the learner, with log-probs of the policy as it starts."""
+def experiences_of(groups: Sequence[Group], args: SimpleNamespace, known: bool = True) -> list[Experience]:
+    """What the experience maker hands to the learner, with log-probs of the policy as it starts, or without any."""
     tokenizer = SimpleNamespace(pad_token_id=PAD)
     strategy = SimpleNamespace(args=args)
     maker: Any = RemoteExperienceMaker(None, None, None, None, SimpleNamespace(value=0.0), strategy, tokenizer)
@@ -177,15 +179,17 @@ def experiences_of(groups: Sequence[Group], args: SimpleNamespace) -> list[Exper
         noise = torch.sin(experience.sequences[:, 1:].float()) * experience.action_mask
         experience.rollout_log_probs = experience.action_log_probs + 0.1 * noise
         experience.base_action_log_probs = experience.action_log_probs - 0.1 * experience.action_mask
+        if not known:
+            experience.action_log_probs, experience.rollout_log_probs = unknown(experience.action_mask), None
         experience.kl = torch.zeros_like(experience.action_log_probs)
     return maker.compute_advantages_and_returns(experiences)
 
 
-def make_trainer(experiences: Sequence[Experience], args: SimpleNamespace) -> ActorPPOTrainer:
+def make_trainer(experiences: Sequence[Experience], args: SimpleNamespace, dropout: float = 0.0) -> ActorPPOTrainer:
     """A learner that has received ``experiences``; its strategy has seen nothing yet."""
     strategy, scheduler = Strategy(args), SimpleNamespace(get_last_lr=lambda: [0.5])
     trainer = ActorPPOTrainer(
-        strategy, Policy(), None, None, scheduler, micro_train_batch_size=args.train.micro_batch_size
+        strategy, Policy(dropout), None, None, scheduler, micro_train_batch_size=args.train.micro_batch_size
     )
     strategy.trainer = trainer
     for experience in experiences:
@@ -232,7 +236,7 @@ def on_a_rank(rank: int, ranks: int, folder: str, cases: dict[str, tuple[list[Gr
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     for name, (groups, args) in cases.items():
-        experiences = experiences_of(groups, args)
+        experiences = experiences_of(groups, args, known=not name.endswith("left out"))
         share = len(experiences) // ranks
         trainer = make_trainer(experiences[rank * share : (rank + 1) * share], args)
         status = trainer.ppo_train(0.0)

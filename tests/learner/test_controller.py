@@ -109,6 +109,12 @@ def test_k_goes_on_where_a_resumed_run_was():
     assert ks(make(32, states=states)[0], [4] * 4) == [4, 3, 2, 1]
 
 
+def test_the_policys_entropy_has_one_name_whoever_computes_it():
+    made, _ = make(8, status={"maxk/policy_entropy": 0.5, "maxk/rows": 1.0})
+    assert made.experience_maker.learner_knows
+    assert made.train_step([], 0)[0] == {"rollout/policy_entropy": 0.5, "maxk/rows": 1.0}
+
+
 @pytest.mark.parametrize(("prompts", "episodes", "steps"), [(8, 1, 2), (9, 1, 3), (3, 2, 2), (11, 3, 9)])
 def test_the_last_smaller_step_of_an_episode_counts(prompts, episodes, steps):
     made, news = make(prompts, episodes)

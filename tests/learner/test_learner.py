@@ -162,6 +162,59 @@ def test_whole_groups_cost_no_extra_pass_and_cut_ones_cost_one_a_step_but_the_fi
     assert cut.actor.passes_without_grad == 3 * 4  # three steps of four micro-batches
 
 
+# Log-probs of the policy that sampled, which the learner may have to compute itself
+
+LEFT_OUT = {**CUTS, "by tokens": (8, 4, 3), "by tokens, groups cut": (8, 4, 3)}
+BY_TOKENS = {"by tokens": 45, "by tokens, groups cut": 12}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+@pytest.mark.parametrize("loss", ["score", "ppo", "sequence_clip"])
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("sizes", [RAGGED, (2,)], ids=["ragged", "one group, and fillers"])
+def test_log_probs_that_were_left_out_change_nothing(name, loss, epochs, sizes):
+    batch, micro, steps = LEFT_OUT[name]
+    maxk = make_arguments(N, batch, micro).maxk
+    maxk.loss, maxk.delta_clip = loss, 0.5
+    kl = {"use_loss": True, "init_coef": 0.1, "estimator": "k3", "unbiased_gradient": True}
+    changes = {f"algo__kl__{option}": value for option, value in kl.items()}
+    changes |= {"train__dynamic_batch_enable": name in BY_TOKENS, "train__max_tokens_per_gpu": BY_TOKENS.get(name, 0)}
+    args = make_arguments(N, batch, micro, maxk=maxk, train__max_epochs=epochs, **changes)
+    groups = groups_of_sizes(*sizes)
+    (given, status), (left, left_status) = (
+        (trainer, trainer.ppo_train(0.1))
+        for trainer in (make_trainer(experiences_of(groups, args, known), args) for known in (True, False))
+    )
+    assert len(left.strategy.steps) == epochs * (steps if sizes == RAGGED else 1)
+    for one, other in zip(given.strategy.steps, left.strategy.steps, strict=True):
+        assert one.groups == other.groups
+        torch.testing.assert_close(one.gradient, other.gradient, atol=1e-6, rtol=1e-5)
+    tokens = sum(float(member.action_mask.sum()) for group in groups for member in group.members)
+    surprise = -sum(float(e.action_log_probs.sum()) for e in experiences_of(groups, args))
+    assert left_status.pop("maxk/policy_entropy") == pytest.approx(surprise / tokens, rel=1e-5)
+    assert left_status == pytest.approx(status, rel=1e-4, abs=1e-6)
+
+
+def test_the_first_optimizer_step_computes_its_own_log_probs():
+    """Five groups, one a micro-batch, two a step: three steps, of which the first has no pass of its own for it."""
+    groups, args = groups_of_sizes(*RAGGED), make_arguments(N, 8, 4)
+    for dropout, epochs, passes in ((0.0, 2, 4), (0.0, 1, 4), (0.1, 2, 6), (0.1, 1, 4)):
+        args.train.max_epochs = epochs
+        trainer = make_trainer(experiences_of(groups, args, known=False), args, dropout)
+        trainer.ppo_train(0.1)
+        assert trainer.actor.passes_without_grad == passes, (dropout, epochs)
+
+
+def test_with_dropout_they_are_those_of_a_pass_without():
+    groups, args = groups_of_sizes(*RAGGED), make_arguments(N, 8, 4)
+    trainer = make_trainer(experiences_of(groups, args, known=False), args, 0.5)
+    status = trainer.ppo_train(0.1)
+    assert trainer.actor.training
+    tokens = sum(float(member.action_mask.sum()) for group in groups for member in group.members)
+    surprise = -sum(float(e.action_log_probs.sum()) for e in experiences_of(groups, args))
+    assert status["maxk/policy_entropy"] == pytest.approx(surprise / tokens, rel=1e-5)
+
+
 @pytest.mark.parametrize("micro", [4, 8, 3, 1], ids=lambda micro: f"micro-batch {micro}")
 @pytest.mark.parametrize("sizes", [(4,), (2,), (3, 2)], ids=str)
 def test_fewer_groups_than_a_step_are_filled_up_with_nothing(sizes, micro):
@@ -283,6 +336,9 @@ RANKS = {
     "fillers": ((2, 4, 4), 24, 12),
     "a rank without a group": ((4,), 8, 4),
     "a rank without a group, cut": ((3,), 8, 2),
+    "a step without a group, log-probs left out": ((4, 4, 2, 4, 3), 8, 4),
+    "groups cut, log-probs left out": ((4, 2, 4, 4, 3), 24, 3),
+    "a rank without a group, log-probs left out": ((4,), 8, 4),
 }
 
 
