@@ -3,10 +3,10 @@
     python benchmarks/learner.py                                   # the embedded benchmark's shapes, and a grid
     python benchmarks/learner.py --shapes 512x64x32 --vocabulary 32000 --rounds 3
 
-A step is what the learner does with a rollout: log-probs of the policy as it was (ours leaves them to the training pass of
-the first optimizer step, as it does in a run with a KL in the loss), then PPO epochs. OpenRLHF's
+A step is what the learner does with a rollout: log-probs of the policy as it was, then PPO epochs. OpenRLHF's
 ``ActorPPOTrainer`` with ``group_norm`` advantages and ours with ``offpolicy_bon`` take it in turn, on one DeepSpeed
-engine. A shape is PROMPTxCOMPLETIONxN: prompts have that length, completions a quarter to all of it.
+engine. Ours has the log-probs of the first optimizer step from its training pass, as in a run without KL in the reward.
+A shape is PROMPTxCOMPLETIONxN: prompts have that length, completions a quarter to all of it.
 """
 
 from __future__ import annotations

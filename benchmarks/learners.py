@@ -95,8 +95,8 @@ class Learners:
         """The same random micro-batches every time, with advantages for our trainer or for upstream's ``group_norm``.
 
         k is half of a group. The log-probs are those of the policy as it is, of groups as rows (by default: if ours) or
-        padded, and so are they computed until this is called again. ``left_out``: they are left to the learner, after the
-        first time; nothing but its time may be of interest then.
+        padded, and so are they computed until this is called again. ``left_out``: after the first time they are left to
+        the learner, for those who only want to know how long it takes.
         """
         rows = ours if rows is None else rows
         self.policy.actor.rows = self.verdicts[rows]
