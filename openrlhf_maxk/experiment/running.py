@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,22 +51,51 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None]) -> None:
     jobs = plan.jobs()
     known = {job: seconds_of(plan, job, out) for job in jobs}
     waiting = [job for job in jobs if known[job] is None]
-    say(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done{_estimate(known)}")
+    elsewhere = _Elsewhere.beside(out)
+    say(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done{_estimate(known, elsewhere)}")
     for number, job in enumerate(waiting, len(jobs) - len(waiting) + 1):
         seconds = known[job] = _do(plan, job, out, say)
-        say(f"{number} of {len(jobs)}: {job.name}, {_minutes(seconds)}{_estimate(known)}")
+        say(f"{number} of {len(jobs)}: {job.name}, {_minutes(seconds)}{_estimate(known, elsewhere)}")
 
 
-def _estimate(known: dict[Job, float | None]) -> str:
-    """How long the jobs left will take if they take as long as those of their kind."""
-    total = 0.0
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """How long jobs took in another experiment, in seconds: those that train, and those that do not."""
+
+    folder: Path | None = None
+    seconds: Mapping[bool, Sequence[float]] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, out: Path) -> _Elsewhere:
+        """The experiment in the same folder as ``out`` in which a job was done last; none if there is none."""
+        others = [other for other in out.resolve().parent.glob("*") if other != out.resolve()]
+        jobs = {other: [*other.glob(f"*/{BASE}/{DONE}"), *other.glob(f"*/*/seed-*/{DONE}")] for other in others}
+        last = {other: max(done.stat().st_mtime for done in found) for other, found in jobs.items() if found}
+        if not last:
+            return cls()
+        folder = max(last, key=last.__getitem__)
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for done in jobs[folder]:
+            seconds[done.parent.name != BASE].append(json.loads(done.read_text(encoding="utf-8"))["seconds"])
+        return cls(folder, seconds)
+
+
+def _estimate(known: Mapping[Job, float | None], elsewhere: _Elsewhere) -> str:
+    """How long the jobs left will take if they take as long as those of their kind, here or else elsewhere."""
     left = [job for job, seconds in known.items() if seconds is None]
+    if not left:
+        return ""
+    total, guessed = 0.0, False
     for job in left:
-        alike = [s for other, s in known.items() if s is not None and (other.run == BASE) == (job.run == BASE)]
+        trains = job.run != BASE
+        alike = [s for other, s in known.items() if s is not None and (other.run != BASE) == trains]
         if not alike:
-            return f"; {len(left)} to go" if left else ""
+            alike, guessed = list(elsewhere.seconds.get(trains, ())), True
+        if not alike:
+            return f"; {len(left)} to go, for how long is known when one of each kind is done"
         total += sum(alike) / len(alike)
-    return f"; {len(left)} to go, about {_minutes(total)}" if left else ""
+    like = f" if they take as long as those of {elsewhere.folder.name}" if guessed and elsewhere.folder else ""
+    return f"; {len(left)} to go, about {_minutes(total)}{like}"
 
 
 def _minutes(seconds: float) -> str:

@@ -28,7 +28,7 @@ class RecordingPolicy(PolicyModelActor.__ray_metadata__.modified_class):
             for group in groups
             for row in group
         ]
-        record: dict[str, Any] = {"rows": [], "steps": []}
+        record: dict[str, Any] = {"rows": [], "steps": [], "left_out": self.trainer.replay_buffer.log_probs_unknown}
         everyone: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(everyone, rows)
         record["rows"] = [row for rank in everyone for row in rank]

@@ -99,6 +99,7 @@ def test_gradients_of_every_step_are_those_of_the_objective(record):
             assert ((expected - found).abs().max() / scale).item() < 1e-4, name
     assert len(recorded["steps"]) >= 4
     assert max(drift) > 0.05
+    assert recorded["left_out"], "so that the learner's own log-probs of the policy that sampled are what was compared"
 
 
 def test_before_the_first_step_the_advantages_are_the_on_policy_ones(record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_what_is_done_is_kept_and_what_failed_is_done_again(tmp_path, commands):
     with pytest.raises(JobFailed):
         carry_out(plan, tmp_path / "out", said.append)
     assert asked == [("evaluate", "base"), ("train", "seed-3"), ("evaluate", "seed-3"), ("train", "seed-1")]
-    assert said[0] == "0 of 3 jobs are done; 3 to go"
+    assert said[0] == "0 of 3 jobs are done; 3 to go, for how long is known when one of each kind is done"
     assert said[-1].startswith("2 of 3: a x seed 3, ")
     failing.clear()
     asked.clear()
@@ -70,6 +71,22 @@ def test_time_is_estimated_from_jobs_of_the_same_kind(tmp_path, commands):
     said: list[str] = []
     carry_out(plan, tmp_path / "out", said.append)
     assert said[0] == "2 of 3 jobs are done; 1 to go, about 60 minutes"
+
+
+def test_before_anything_is_done_time_is_estimated_from_the_experiment_beside_it(tmp_path, commands):
+    for name, seconds in (("earlier", (7.0, 9.0)), ("last", (60.0, 1800.0))):
+        for place, took in zip(("a/base", "a/x/seed-1"), seconds, strict=True):
+            folder = tmp_path / name / place
+            folder.mkdir(parents=True)
+            (folder / "done.json").write_text(json.dumps({"identity": "another", "seconds": took}))
+            os.utime(folder / "done.json", (len(name) * -10.0 + 1e9,) * 2)
+    plan = read_plan(write(tmp_path, models={"a": "a"}, runs={"x": None}, baseline="base"))
+    said: list[str] = []
+    carry_out(plan, tmp_path / "out", said.append)
+    like = "if they take as long as those of last"
+    assert said[0] == f"0 of 3 jobs are done; 3 to go, about 61 minutes {like}"
+    assert said[1] == f"1 of 3: a base, 0 s; 2 to go, about 60 minutes {like}"
+    assert said[2] == "2 of 3: a x seed 3, 0 s; 1 to go, about 0 s"
 
 
 def test_a_run_of_other_options_is_not_taken_for_this_one(tmp_path, commands):
