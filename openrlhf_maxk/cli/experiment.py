@@ -91,6 +91,7 @@ def _check(plan: Plan, out: Path) -> None:
 def _write(plan: Plan, out: Path, ks: Sequence[int] | None) -> None:
     """The results of what is done, in place of those before."""
     from openrlhf_maxk.evaluation.reports.formats import csv_text
+    from openrlhf_maxk.experiment import curves
     from openrlhf_maxk.experiment.figure import plot
     from openrlhf_maxk.experiment.results import Value, load, markdown, values
     from openrlhf_maxk.problems.atomic import write_text
@@ -101,11 +102,13 @@ def _write(plan: Plan, out: Path, ks: Sequence[int] | None) -> None:
     shown = sorted({value.k for value in found})
     known = dict.fromkeys(value.metric for value in found)
     metrics = [metric for metric in plan.metrics or known if metric in known]
-    write_text(out / RESULTS, markdown(plan, found, metrics, shown))
+    trained = curves.load(plan, out)
+    write_text(out / RESULTS, markdown(plan, found, metrics, shown) + curves.markdown(plan, trained))
     head = [field.name for field in dataclasses.fields(Value)]
     write_text(out / "results.csv", csv_text(head, [list(vars(value).values()) for value in found]))
     for model in plan.models:
         plot(found, model, metrics, out / "figures" / f"{model}.png")
+        curves.plot(trained, model, out / "figures" / f"{model} training.png")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from openrlhf_maxk.evaluation.samples.run_folder import SETTINGS, RunFolder
 from openrlhf_maxk.evaluation.scoring.scores_file import PROBLEMS, SAMPLES
+from openrlhf_maxk.experiment import curves
 from openrlhf_maxk.experiment.plan import Plan
 from openrlhf_maxk.experiment.running import DONE, seconds_of
 from openrlhf_maxk.problems.atomic import write_text
 
 
 def pack(plan: Plan, out: Path, target: Path) -> int:
-    """Copy every finished job's settings and scores, one row a sample, from ``out`` to ``target``; returns how many.
+    """Copy every finished job's settings, curves and scores from ``out`` to ``target``; returns how many there are.
 
     ``target`` then is an experiment's folder of which results can be made, but which has no models, texts or logs.
 
@@ -31,6 +32,8 @@ def pack(plan: Plan, out: Path, target: Path) -> int:
         write_text(into / SETTINGS, _without_places((run.path / SETTINGS).read_text(encoding="utf-8")))
         for name in (PROBLEMS, SAMPLES):
             shutil.copyfile(run.scores / name, scores / name)
+        if found := curves.of_job(out / job.folder):
+            write_text(target / job.folder / curves.FILE, curves.as_csv(found))
         shutil.copyfile(out / job.folder / DONE, target / job.folder / DONE)  # last: it says that the rest is there
     return len(done)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -68,26 +68,34 @@ class GroupLearner(MergedBroadcast):
                 if computing:  # the first optimizer step's are those of its own pass
                     own = 0 if self._dropout and self.max_epochs > 1 else 1
                     self._compute_log_probs(chain.from_iterable(windows[own:]))
-                for index, micro_batches in enumerate(windows):
-                    window = [self._batch(members) for members in micro_batches]
+                for index, window in enumerate(windows):
                     loss_fn.policy_is_behaviour = self.maxk.behaviour == "learner" and epoch == index == 0
                     loss_fn.fills = computing and index < own
-                    known = self._advantages_of(window) if not whole else [None] * len(window)
-                    batches = iter_grad_accum_global_norm(window, strategy, len(window), lambda b: b.action_mask)
-                    self.replay_buffer.begin(len(window))
-                    for step, ((batch, info), computed) in enumerate(zip(batches, known, strict=True)):
-                        if dynamic:  # DeepSpeed takes each for a whole step, and does not divide by their number
-                            self.actor.model.set_gradient_accumulation_boundary(step == len(window) - 1)
-                            for name in ("batch_num_tokens", "global_batch_size"):
-                                info = {**info, name: info[name] * len(window)}
-                        told = self._train_on(batch, kl_ctl, step, info, computed)
+                    for batch, told in self._optimizer_step(window, kl_ctl, whole):
                         if computing:
                             told["group_sums"]["policy_entropy"] = _surprise(batch)
-                        if loss_fn.fills and self.max_epochs > 1:
-                            keep(batch.action_log_probs, batch.action_mask, micro_batches[step])
                         status.add(told)
                     bar.update()
         return status.reduce()
+
+    def _optimizer_step(
+        self, window: Sequence[Sequence[Experience]], kl_ctl: float, whole: bool
+    ) -> Iterator[tuple[Experience, dict[str, Any]]]:
+        """Train on the micro-batches of an optimizer step; yields each, with its status, when that is done."""
+        batches = [self._batch(members) for members in window]
+        known = self._advantages_of(batches) if not whole else [None] * len(batches)
+        counted = iter_grad_accum_global_norm(batches, self.strategy, len(batches), lambda b: b.action_mask)
+        self.replay_buffer.begin(len(batches))
+        for step, ((batch, info), computed) in enumerate(zip(counted, known, strict=True)):
+            if self.args.train.dynamic_batch_enable:
+                # DeepSpeed takes each for a whole step, and does not divide by their number
+                self.actor.model.set_gradient_accumulation_boundary(step == len(batches) - 1)
+                for name in ("batch_num_tokens", "global_batch_size"):
+                    info = {**info, name: info[name] * len(batches)}
+            told = self._train_on(batch, kl_ctl, step, info, computed)
+            if self.actor_loss_fn.fills and self.max_epochs > 1:
+                keep(batch.action_log_probs, batch.action_mask, window[step])
+            yield batch, told
 
     def _train_on(
         self, batch: Experience, kl_ctl: float, step: int, info: dict, computed: GroupAdvantages | None

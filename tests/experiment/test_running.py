@@ -23,6 +23,7 @@ from openrlhf_maxk.experiment.plan import Job, PlanError, read_plan
 from openrlhf_maxk.experiment.results import markdown, values
 from openrlhf_maxk.experiment.running import JobFailed, carry_out
 
+from .test_curves import log
 from .test_plan import write
 
 
@@ -230,6 +231,8 @@ def test_what_results_are_made_from_can_be_packed(tmp_path, commands, capsys):
         save_scores(run.scores, scores([0, number / 2], [0.5, 1]))
         run.mark_latest()
         (out / job.folder / "model").mkdir()
+        if job.run == "x":
+            log(out / job.folder, "run", {"rollout/distinct": {1: 1.0, 2: number / 3}})
     (out / "a" / "x" / "seed-2" / running.DONE).unlink()
     assert command.main([str(file), "--out", str(out), "--pack", str(packed)]) == 0
     assert capsys.readouterr().out.startswith("2 jobs: ")
@@ -240,10 +243,12 @@ def test_what_results_are_made_from_can_be_packed(tmp_path, commands, capsys):
         "evaluation/scores/problems.parquet",
         "evaluation/scores/samples.parquet",
     )
-    assert kept == {f"{folder}/{name}" for folder in ("a/base", "a/x/seed-1") for name in names}
+    of_jobs = {f"{folder}/{name}" for folder in ("a/base", "a/x/seed-1") for name in names}
+    assert kept == of_jobs | {"a/x/seed-1/curves.csv"}
     assert "/home" not in (packed / "a" / "base" / "evaluation" / "run.json").read_text()
     for folder in (out, packed):
         assert command.main([str(file), "--out", str(folder), "--results"]) == 0
     for name in ("results.md", "results.csv"):
         assert (packed / name).read_text() == (out / name).read_text()
-    assert "| x | 1 |" in (packed / "results.md").read_text()
+    assert "| x | 1 | **0.500**" in (packed / "results.md").read_text()
+    assert "| x | 1 | - | - | 0.667 | - |" in (packed / "results.md").read_text()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import chain
 
 import pytest
-from openrlhf.trainer.ppo_utils.experience import Experience, make_experience_batch
+from openrlhf.trainer.ppo_utils.experience import Experience
 
 from openrlhf_maxk.experience import maker, sharding
 from openrlhf_maxk.experience.group import GROUP, Group, regroup
@@ -35,7 +35,7 @@ def shuffle_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         samples = list(chain.from_iterable(groups))
         random.Random(0).shuffle(samples)
         for window in sharding.even_chunks(samples, steps):
-            yield [make_experience_batch(batch or [spare]) for batch in cut([[sample] for sample in window])]
+            yield [batch or [spare] for batch in cut([[sample] for sample in window])]
 
     monkeypatch.setattr(test_regrouping, "optimizer_steps", steps)
 

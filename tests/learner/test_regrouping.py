@@ -12,7 +12,7 @@ import ray
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience import Experience, make_experience_batch
 from openrlhf.trainer.ray.launcher import RayActorGroup
 
 from openrlhf_maxk.experience.group import FILLER, SEQUENCE_ADVANTAGE, Group
@@ -167,7 +167,7 @@ def test_every_group_comes_back_whole_once_an_epoch_in_one_step(situation):
                 assert len(window) == per_step // micro
                 in_step: dict[int, list[tuple]] = {}
                 batches_of: dict[int, set[int]] = {}
-                for index, batch in enumerate(window):
+                for index, batch in enumerate(map(make_experience_batch, window)):
                     assert len(batch.sequences) <= micro
                     for row in rows_of(batch):
                         if row[0] == FILLER:
@@ -189,7 +189,7 @@ def test_epochs_shuffle_groups_differently():
         buffer.append(batch)
     shuffle = torch.Generator().manual_seed(0)
     epochs = [optimizer_steps(buffer.groups(), buffer.filler(), 8, cut_by_count(1, True), shuffle) for _ in range(4)]
-    orders = [[row[0] for window in epoch for row in rows_of(window[0])] for epoch in epochs]
+    orders = [[row[0] for window in epoch for row in rows_of(make_experience_batch(window[0]))] for epoch in epochs]
     assert len(set(map(tuple, orders))) == 4
 
 
@@ -198,7 +198,8 @@ def test_a_rank_with_fewer_groups_takes_the_same_steps_on_a_filler():
     for batch in experience_of([random_group(0, 3, random.Random(0))], 3, 1, 3):
         buffer.append(batch)
     windows = list(optimizer_steps(buffer.groups(), buffer.filler(), 2, cut_by_count(1, True), torch.Generator()))
-    assert sorted(GroupBatch.of(window[0]).groups.tolist() for window in windows) == [[FILLER], [0, 0, 0]]
+    numbers = [GroupBatch.of(make_experience_batch(window[0])).groups.tolist() for window in windows]
+    assert sorted(numbers) == [[FILLER], [0, 0, 0]]
 
 
 def test_a_cleared_buffer_is_empty():
