@@ -119,5 +119,7 @@ def test_the_plans_of_the_examples_give_all_runs_the_same_samples(file):
     for job in plan.jobs():
         if job.run != "base":
             words = train_arguments(plan, job, Path("out"))
-            assert words[words.index("--rollout.n_samples_per_prompt") + 1] == "8"
-            assert words[words.index("--data.max_samples") + 1] == "960"
+            n, prompts = (
+                words[words.index(f"--{x}") + 1] for x in ("rollout.n_samples_per_prompt", "data.max_samples")
+            )
+            assert int(n) * int(prompts) == 8 * 960, job.name
