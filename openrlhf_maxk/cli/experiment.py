@@ -21,8 +21,6 @@ from openrlhf_maxk.cli.common import positive, reason
 if TYPE_CHECKING:
     from openrlhf_maxk.experiment.plan import Plan
 
-RESULTS = "results.md"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 for a run that failed, 2 for a plan that cannot be carried out."""
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from openrlhf_maxk.evaluation.samples.run_folder import RunFolderError
     from openrlhf_maxk.experiment.packing import pack
     from openrlhf_maxk.experiment.plan import PlanError, read_plan
-    from openrlhf_maxk.experiment.running import JobFailed, carry_out
+    from openrlhf_maxk.experiment.running import RESULTS, JobFailed, carry_out
 
     try:
         plan = read_plan(options.plan)
@@ -94,6 +92,7 @@ def _write(plan: Plan, out: Path, ks: Sequence[int] | None) -> None:
     from openrlhf_maxk.experiment import curves
     from openrlhf_maxk.experiment.figure import plot
     from openrlhf_maxk.experiment.results import Value, load, markdown, values
+    from openrlhf_maxk.experiment.running import RESULTS
     from openrlhf_maxk.problems.atomic import write_text
 
     found = values(plan, load(plan, out), ks)

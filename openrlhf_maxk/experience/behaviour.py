@@ -14,8 +14,11 @@ def unknown(action_mask: torch.Tensor) -> torch.Tensor:
 
 
 def are_unknown(experience: Experience) -> bool:
-    """Whether the log-probs of an experience, or of a single sample, are still to be computed."""
-    return bool(experience.action_log_probs.isnan().any())
+    """Whether the log-probs of an experience, or of a single sample, are still to be computed.
+
+    All of them are, or none: a NaN that a model computed is one among zeros, and must be seen.
+    """
+    return bool(experience.action_log_probs.isnan().all())
 
 
 def keep(log_probs: torch.Tensor, action_mask: torch.Tensor, members: Sequence[Experience]) -> None:

@@ -35,6 +35,9 @@ class GroupExperience(Upstream):
         metrics: of the last batch, for the logs.
     """
 
+    learner_knows = False
+    _left_out = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.algo.advantage.estimator == "gae":
@@ -44,8 +47,6 @@ class GroupExperience(Upstream):
             )
         self.maxk = options_of(self.args)
         self.progress = 0.0
-        self.learner_knows = False
-        self._left_out = False
         self.metrics: dict[str, float] = {}
 
     @property
@@ -72,11 +73,15 @@ class GroupExperience(Upstream):
     def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
         """As upstream; the policy's log-probs are left to the learner where nothing before it asks for them.
 
-        That is a pass over everything: the learner's first optimizer step computes them for its own groups anyway.
+        The learner's first optimizer step computes those of its own groups anyway. For other steps it makes a pass in
+        micro-batches of training, so nothing is left out where those cut groups: their prompts count several times.
         """
-        needed_for_kl = self.initial_model_group is not None and not self.args.algo.kl.use_loss
+        args, n = self.args, self.args.rollout.n_samples_per_prompt
+        one_step = args.rollout.batch_size * n <= args.train.batch_size
+        whole = args.train.dynamic_batch_enable or args.train.micro_batch_size % n == 0
+        needed_for_kl = self.initial_model_group is not None and not args.algo.kl.use_loss
         from_vllm = any(samples.rollout_log_probs is not None for samples in samples_list)
-        self._left_out = self.learner_knows and not (needed_for_kl or from_vllm)
+        self._left_out = self.learner_knows and (one_step or whole) and not (needed_for_kl or from_vllm)
         return super().make_experience(samples_list)
 
     def _dispatch_forward(self, group: Any, sync_condition: bool, **kwargs: Any) -> Any:

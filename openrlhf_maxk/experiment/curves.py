@@ -78,11 +78,14 @@ def as_csv(curves: Curves) -> str:
 
 def _from_events(folder: Path) -> Curves:
     """Of a run that went on after a crash, each step's last record counts."""
+    paths = sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.name)
+    if not paths:
+        return {}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     wanted = [name for shown in SHOWN for name in shown.names]
     found: dict[str, dict[int, float]] = {}
-    for path in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.name):
+    for path in paths:
         events = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
         for name in wanted:

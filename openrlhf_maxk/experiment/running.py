@@ -16,6 +16,7 @@ from openrlhf_maxk.experiment.plan import BASE, Job, Plan, PlanError, evaluate_a
 from openrlhf_maxk.problems.atomic import write_text
 
 DONE = "done.json"
+RESULTS = "results.md"
 _SHOWN_LINES = 15  # of the log of what failed
 
 
@@ -67,17 +68,23 @@ class _Elsewhere:
 
     @classmethod
     def beside(cls, out: Path) -> _Elsewhere:
-        """The experiment in the same folder as ``out`` in which a job was done last; none if there is none."""
-        others = [other for other in out.resolve().parent.glob("*") if other != out.resolve()]
-        jobs = {other: [*other.glob(f"*/{BASE}/{DONE}"), *other.glob(f"*/*/seed-*/{DONE}")] for other in others}
-        last = {other: max(done.stat().st_mtime for done in found) for other, found in jobs.items() if found}
-        if not last:
-            return cls()
-        folder = max(last, key=last.__getitem__)
-        seconds: dict[bool, list[float]] = {True: [], False: []}
-        for done in jobs[folder]:
-            seconds[done.parent.name != BASE].append(json.loads(done.read_text(encoding="utf-8"))["seconds"])
-        return cls(folder, seconds)
+        """The experiment in the same folder as ``out`` in which a run was done last; none if there is none."""
+        try:
+            found = [cls._of(made.parent) for made in out.resolve().parent.glob(f"*/{RESULTS}")]
+        except (OSError, ValueError, KeyError):
+            return cls()  # no estimate is worth an error
+        last = [(at, other) for at, other in found if other.seconds[True] and other.folder != out.resolve()]
+        return max(last, key=lambda dated: dated[0])[1] if last else cls()
+
+    @classmethod
+    def _of(cls, folder: Path) -> tuple[float, _Elsewhere]:
+        """What an experiment's jobs say, and when the last of them was done."""
+        jobs = {True: [*folder.glob(f"*/*/seed-*/{DONE}")], False: [*folder.glob(f"*/{BASE}/{DONE}")]}
+        seconds = {
+            trains: [json.loads(done.read_text(encoding="utf-8"))["seconds"] for done in found]
+            for trains, found in jobs.items()
+        }
+        return max((done.stat().st_mtime for done in jobs[True]), default=0.0), cls(folder, seconds)
 
 
 def _estimate(known: Mapping[Job, float | None], elsewhere: _Elsewhere) -> str:

@@ -184,7 +184,11 @@ def _surprise(batch: Experience) -> tuple[float, float]:
 
 
 def _has_dropout(model: torch.nn.Module) -> bool:
-    """Whether training passes of a model are random: by a layer's own dropout, or by that of its attention."""
-    layers = list(model.modules())
-    dropouts = any(isinstance(layer, torch.nn.Dropout) and layer.p > 0 for layer in layers)
-    return dropouts or any(getattr(layer, "attention_dropout", None) for layer in layers)
+    """Whether training passes of a model are random: by layers for it, or by layers' own numbers for it."""
+    return any(
+        (isinstance(layer, torch.nn.Dropout) and layer.p > 0)
+        or any(
+            isinstance(p, float) and p > 0 and ("drop" in name or "jitter" in name) for name, p in vars(layer).items()
+        )
+        for layer in model.modules()
+    )

@@ -174,12 +174,15 @@ class ActorGroup:
         return [ray.put([-mask.float() for mask in action_mask])]
 
 
-def made_by_models(learner_knows: bool, use_loss: bool, reference: bool, from_vllm: bool) -> tuple:
+def made_by_models(
+    learner_knows: bool, use_loss: bool, reference: bool, from_vllm: bool, micro: int = N, step: int = N
+) -> tuple:
     """Experience by way of models' forward passes; how often the policy was asked."""
     kl = {"algo__kl__use_loss": use_loss, "algo__kl__estimator": "k1"}
     ray_like = {"train__colocate_all": False, "train__colocate_actor_ref": False}
     maker = make_maker(**kl, **ray_like, ds__ring_attn_size=1, ds__tensor_parallel_size=1, rollout__micro_batch_size=20)
     maker.learner_knows = learner_knows
+    maker.args.rollout.batch_size, maker.args.train.batch_size, maker.args.train.micro_batch_size = 3, step, micro
     maker.actor_model_group = ActorGroup()
     maker.initial_model_group = ActorGroup() if reference else None
     source = random.Random(3)
@@ -214,6 +217,18 @@ def test_log_probs_are_left_to_the_learner_where_nothing_before_it_needs_them(
     found = rollout_metrics([experience])
     assert ("rollout/policy_entropy" in found) == (not left_out)
     assert all(math.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize(("micro", "step", "left_out"), [(2 * N, 2 * N, True), (1, 2 * N, False), (1, 3 * N, True)])
+def test_log_probs_are_not_left_out_where_training_computes_prompts_more_often(in_this_process, micro, step, left_out):
+    (experience,), _ = made_by_models(True, True, True, False, micro, step)
+    assert are_unknown(experience) == left_out
+
+
+def test_one_number_that_is_none_is_not_taken_for_left_out(in_this_process):
+    (experience,), _ = made_by_models(False, True, True, False)
+    experience.action_log_probs[0, 0] = math.nan
+    assert not are_unknown(experience)
 
 
 def test_single_samples_get_what_was_computed_for_their_batch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def test_the_table_by_hand(tmp_path):
     assert (tmp_path / "figures" / "a.png").stat().st_size > 10_000
 
 
-def test_where_nothing_was_logged_nothing_is_shown(tmp_path):
+def test_where_nothing_was_logged_nothing_is_shown_and_tensorboard_is_not_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     plan = read_plan(write(tmp_path))
     assert curves.of_job(tmp_path) == {}
     assert curves.markdown(plan, {}) == ""

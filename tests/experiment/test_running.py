@@ -81,6 +81,10 @@ def test_before_anything_is_done_time_is_estimated_from_the_experiment_beside_it
             folder.mkdir(parents=True)
             (folder / "done.json").write_text(json.dumps({"identity": "another", "seconds": took}))
             os.utime(folder / "done.json", (len(name) * -10.0 + 1e9,) * 2)
+        (tmp_path / name / "results.md").touch()
+    broken = tmp_path / "newest, of something else" / "a" / "base"
+    broken.mkdir(parents=True)
+    (broken / "done.json").write_text("{}")
     plan = read_plan(write(tmp_path, models={"a": "a"}, runs={"x": None}, baseline="base"))
     said: list[str] = []
     carry_out(plan, tmp_path / "out", said.append)

@@ -15,6 +15,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
 from openrlhf_maxk.experience.group import FILLER, Group
 from openrlhf_maxk.learner import status as status_module
 from openrlhf_maxk.learner.status import StatusMean
+from openrlhf_maxk.learner.trainer import _has_dropout
 from openrlhf_maxk.objectives import Strategy
 
 from ..rollouts import random_group
@@ -203,6 +204,41 @@ def test_the_first_optimizer_step_computes_its_own_log_probs():
         trainer = make_trainer(experiences_of(groups, args, known=False), args, dropout)
         trainer.ppo_train(0.1)
         assert trainer.actor.passes_without_grad == passes, (dropout, epochs)
+
+
+@pytest.mark.parametrize(
+    ("config", "random"),
+    [
+        (
+            "OPTConfig",
+            {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "dropout": 0.1},
+        ),
+        ("BloomConfig", {"hidden_size": 16, "n_layer": 1, "n_head": 2, "hidden_dropout": 0.1}),
+        (
+            "Starcoder2Config",
+            {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "residual_dropout": 0.1},
+        ),
+        ("GPT2Config", {"n_embd": 16, "n_layer": 1, "n_head": 2, "resid_pdrop": 0.1}),
+        (
+            "Qwen2Config",
+            {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "attention_dropout": 0.1},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_dropout_is_found_however_a_model_keeps_it(config, random):
+    import transformers
+
+    *_, name = random
+    every = dict.fromkeys(
+        ("dropout", "attention_dropout", "hidden_dropout", "residual_dropout", "embedding_dropout"), 0.0
+    )
+    every |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    kind = getattr(transformers, config)
+    known = {option: value for option, value in every.items() if hasattr(kind(), option)}
+    for value in (0.1, 0.0):
+        made = kind(**{**known, **random, name: value, "vocab_size": 8})
+        assert _has_dropout(transformers.AutoModelForCausalLM.from_config(made)) == bool(value)
 
 
 def test_with_dropout_they_are_those_of_a_pass_without():
