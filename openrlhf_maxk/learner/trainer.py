@@ -35,7 +35,7 @@ class GroupLearner(MergedBroadcast):
         if self.maxk.rows == "off":
             self.actor.rows = OFF
         self.args.vllm.enable_prefix_caching = True  # the rollout actors' always is; weights that leave clear the cache
-        self._dropout = _has_dropout(self.actor)  # then a training pass gives other log-probs than one in evaluation mode
+        self._dropout = _has_dropout(self.actor)  # then training passes say other log-probs than evaluation
         self._updates = 0  # calls of ppo_train, to shuffle differently in each
 
     def ppo_train(self, kl_ctl: float) -> dict[str, float]:
