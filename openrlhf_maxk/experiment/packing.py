@@ -6,8 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from openrlhf_maxk.evaluation.samples.run_folder import SETTINGS, RunFolder
 from openrlhf_maxk.evaluation.scoring.scores_file import PROBLEMS, SAMPLES
 from openrlhf_maxk.experiment import curves
@@ -33,7 +31,7 @@ def pack(plan: Plan, out: Path, target: Path) -> int:
         scores.mkdir(parents=True, exist_ok=True)
         write_text(into / SETTINGS, _without_places((run.path / SETTINGS).read_text(encoding="utf-8")))
         for name in (PROBLEMS, SAMPLES):
-            pq.write_table(pq.read_table(run.scores / name), scores / name, compression="zstd", compression_level=19)
+            shutil.copyfile(run.scores / name, scores / name)
         if found := curves.of_job(out / job.folder):
             write_text(target / job.folder / curves.FILE, curves.as_csv(found))
         shutil.copyfile(out / job.folder / DONE, target / job.folder / DONE)  # last: it says that the rest is there

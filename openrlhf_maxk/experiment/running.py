@@ -52,7 +52,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None]) -> None:
     jobs = plan.jobs()
     known = {job: seconds_of(plan, job, out) for job in jobs}
     waiting = [job for job in jobs if known[job] is None]
-    elsewhere = _Elsewhere.beside(out)
+    elsewhere = _Elsewhere.beside(out) if waiting else _Elsewhere()
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done{_estimate(known, elsewhere)}")
     for number, job in enumerate(waiting, len(jobs) - len(waiting) + 1):
         seconds = known[job] = _do(plan, job, out, say)

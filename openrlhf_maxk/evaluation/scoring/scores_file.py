@@ -42,8 +42,9 @@ def save_scores(folder: Path, scores: Scores) -> None:
         samples |= columns | {f"{_TESTS}{verdict}": counts[:, v] for v, verdict in enumerate(Verdict)}
     schema = pa.schema([(name, pa.string()) for name in ("problem", "source", "difficulty")])
     schema = pa.schema([*schema, *((name, pa.int64()) for name in ("samples", "correct", "unscored"))])
-    parquet.write_table(pa.table(problems, schema=schema), folder / PROBLEMS)
-    parquet.write_table(pa.table(samples), folder / SAMPLES)
+    small: dict[str, Any] = {"compression": "zstd", "compression_level": 19}
+    parquet.write_table(pa.table(problems, schema=schema), folder / PROBLEMS, **small)
+    parquet.write_table(pa.table(samples), folder / SAMPLES, **small)
 
 
 def load_scores(folder: Path) -> Scores:
