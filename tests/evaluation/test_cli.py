@@ -89,8 +89,10 @@ def test_from_completions_to_a_report(folder, capsys):
     assert re.search(r"max@4\s*│\s*0\.375", out)  # one problem solved, a quarter of the tests of the five others
     assert re.search(r"pass@4\s*│\s*0\.167", out)
     assert "saved in" in out
-    assert out.index("health of 24 samples: 6 without a program, 0 that do not compile, 0 that") < out.index("max@4")
-    assert "without a program, such as codecontests/1, sample 3: 'I give up.'" in out
+    assert out.index("health of 24 samples: 6 without a program or answer, 0 that do not compile, 0 that") < out.index(
+        "max@4"
+    )
+    assert "without a program or answer, such as codecontests/1, sample 3: 'I give up.'" in out
     scores = load_scores(folder / "out_weak" / "latest" / "scores")
     assert scores.rewards.tolist()[:4] == [0.25, 0.25, 1.0, 0.0]
     assert scores.details.programs.tolist()[:4] == [0, 0, 1, -1]
@@ -123,7 +125,10 @@ def test_samples_that_no_test_has_a_say_in_are_counted_again_from_what_is_kept(f
         for name in ("codecontests/1", "mbpp/2"):
             for text in bad.values():
                 file.write(json.dumps({"problem": name, "completion": text}) + "\n")
-    for samples, counts in ((4, "8 samples: 2 without a program, 2 that do not compile, 2"), (2, "4 samples: 0 w")):
+    for samples, counts in (
+        (4, "8 samples: 2 without a program or answer, 2 that do not compile, 2"),
+        (2, "4 samples: 0 w"),
+    ):
         assert run_evaluate(folder, "bad", "--only-given", "--samples", str(samples)) == 0
         assert f"health of {counts}" in (out := capsys.readouterr().out)
         assert "SyntaxError: invalid syntax, in '```python\\ndef f(:" in out

@@ -53,6 +53,7 @@ class Candidate:
     references: tuple[str, ...] = ()  # programs known to be right
     lenient: Problem | None = None  # the same problem with a costlier, fairer judge, if references fail the first
     messages: tuple[Message, ...] = ()  # the prompt, where the row itself has one
+    examples: tuple[tuple[str, str], ...] = ()  # statements and answers, for earlier turns of a chat
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Ailment(StrEnum):
 
 
 TEXTS: Mapping[Ailment, str] = {
-    Ailment.NO_PROGRAM: "without a program",
+    Ailment.NO_PROGRAM: "without a program or answer",
     Ailment.NOT_COMPILED: "that do not compile",
     Ailment.CRASHED_AT_ONCE: "that crash on every test before they print anything",
 }

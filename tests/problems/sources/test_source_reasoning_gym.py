@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ SIZES = ["--train_size", "6", "--test_size", "4"]
         (["--tasks", "countdown", "--config", "[]"], "--config must be a JSON object"),
         (["--tasks", "countdown", "--config", '{"gcd": {}}'], "--config has settings of gcd, which --tasks does not"),
         (["--tasks", "gcd", "--config", '{"gcd": {"size": 3}}'], "--config sets size: --seed, --train_size and"),
+        (["--tasks", "gcd", "--shots", "-1"], "--shots must be at least 0, not -1"),
+        (["--tasks", "gcd", "--shots", "2", "--prompt", "plain"], "--shots are turns of a chat: use --prompt chat"),
     ],
 )
 def test_wrong_options_stop_at_once(tmp_path: Path, capsys, more, message):
@@ -71,6 +74,35 @@ def test_tasks_become_problems_whose_answers_their_verifiers_accept(tmp_path: Pa
         partly = attempts.run("1", countdown)
     assert partly.tests[0].verdict is Verdict.WRONG
     assert 0 < partly.fraction < 1
+
+
+def test_shots_are_earlier_turns_that_no_split_has(tmp_path: Path):
+    pytest.importorskip("reasoning_gym")
+    command = ["reasoning_gym", "--tasks", "word_sorting,gcd", *SIZES, "--shots", "2", "--system_prompt", "Be brief."]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    chats = [
+        json.loads(line)["input"]
+        for split in ("train", "test")
+        for line in (tmp_path / f"{split}.jsonl").read_text().splitlines()
+    ]
+    assert len(chats) == 10
+    assert all([turn["role"] for turn in chat] == ["system", *["user", "assistant"] * 2, "user"] for chat in chats)
+    asked = {chat[-1]["content"] for chat in chats}
+    shown = {(chat[place]["content"], chat[place + 1]["content"]) for chat in chats for place in (1, 3)}
+    assert len(asked) == 10
+    assert len(shown) == 4  # two of each task, the same in each chat of that task
+    assert not asked & {question for question, _ in shown}
+    assert all("between <answer> and </answer>" in question for question, _ in shown)
+    gcds = {answer for question, answer in shown if "Greatest Common Divisor" in question}
+    assert gcds
+    assert all(re.fullmatch(r"<answer>\d+</answer>", answer) for answer in gcds)
+
+
+def test_shots_of_a_task_without_answers_are_refused(tmp_path: Path, capsys):
+    pytest.importorskip("reasoning_gym")
+    command = ["reasoning_gym", "--tasks", "rush_hour", *SIZES, "--shots", "1"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    assert "--shots: the task of this question gives no answer to show" in capsys.readouterr().err
 
 
 def test_an_unknown_task_is_named(tmp_path: Path, capsys):

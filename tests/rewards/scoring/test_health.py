@@ -62,7 +62,7 @@ def test_counts_and_an_example_of_what_is_frequent():
         )
     health.add(Ailment.NO_PROGRAM, "q, sample 0", "no")
     first, *examples = health.lines()
-    assert first.startswith("health of 41 samples: 1 without a program, 2 that do not compile, 0 that crash")
+    assert first.startswith("health of 41 samples: 1 without a program or answer, 2 that do not compile, 0 that crash")
     assert examples == []  # 2 of 41 are fewer than one in twenty
     health.add(Ailment.NOT_COMPILED, "r", "", "")
     (example,) = health.lines()[1:]

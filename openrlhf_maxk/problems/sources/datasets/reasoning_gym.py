@@ -10,7 +10,7 @@ from typing import Any
 from openrlhf_maxk.problems.record import Comparison, Judge, Mode, Problem, Test
 from openrlhf_maxk.problems.sources.options import PrepareOptions, option
 from openrlhf_maxk.problems.sources.reading import reasoning_gym
-from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source
+from openrlhf_maxk.problems.sources.source import Candidate, Group, Rejected, SideFiles, Source, SourceError
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ReasoningGymOptions(PrepareOptions):
     train_size: int = option(2000, "training problems, of all tasks together")
     test_size: int = option(200, "held-out problems, of all tasks together")
     seed: int = option(0, "of the problems")
+    shots: int = option(0, "questions of the same task, with their answers, as earlier turns of each chat")
     config: str = option("{}", 'settings of tasks, as JSON: {"chain_sum": {"max_terms": 4}}')
 
     def __post_init__(self) -> None:
@@ -42,6 +43,10 @@ class ReasoningGymOptions(PrepareOptions):
             raise ValueError(f"--config has settings of {', '.join(unknown)}, which --tasks does not name")
         if reserved := sorted(name for of_one in settings.values() for name in of_one if name in ("seed", "size")):
             raise ValueError(f"--config sets {', '.join(reserved)}: --seed, --train_size and --test_size do")
+        if self.shots < 0:
+            raise ValueError(f"--shots must be at least 0, not {self.shots}")
+        if self.shots and self.prompt == "plain":
+            raise ValueError("--shots are turns of a chat: use --prompt chat or chat_text, not plain")
         super().__post_init__()
 
     @property
@@ -63,14 +68,20 @@ class ReasoningGym(Source):
         return f"reasoning-gym {reasoning_gym.version()}"
 
     def own_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The first questions of each task are held out, the others are for training; none occurs twice."""
-        names = self.options.names
+        """Of each task the first questions are shown as examples, the next are held out, the others are
+        for training; none occurs twice."""
+        names, shots = self.options.names, self.options.shots
         test, train = -(-self.options.test_size // len(names)), -(-self.options.train_size // len(names))
-        seen: dict[str, int] = {}
-        rows = reasoning_gym.entries(names, test + train, self.options.seed, json.loads(self.options.config))
+        examples: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
+        seen = dict.fromkeys(names, 0)
+        rows = reasoning_gym.entries(names, shots + test + train, self.options.seed, json.loads(self.options.config))
         for row in rows:
-            seen[row["task"]] = seen.get(row["task"], 0) + 1
-            yield "test" if seen[row["task"]] <= test else "train", row
+            task = row["task"]
+            if len(examples[task]) < shots:
+                examples[task].append(_example(row["entry"]))
+            else:
+                seen[task] += 1
+                yield "test" if seen[task] <= test else "train", {**row, "examples": examples[task]}
 
     def group(self, row: Mapping[str, Any]) -> Group:
         return Group(self.name, row["task"])
@@ -94,4 +105,15 @@ class ReasoningGym(Source):
             difficulty=row["task"],
             provenance={"split": split, "seed": self.options.seed, "made_by": self.made_by()},
         )
-        return Candidate(problem, (answer,) if answer else ())
+        return Candidate(problem, (answer,) if answer else (), examples=tuple(row["examples"]))
+
+
+def _example(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """A question, and what is to be said to it.
+
+    Raises:
+        SourceError: the task gives no answers.
+    """
+    if not isinstance(entry["answer"], str) or not entry["answer"]:
+        raise SourceError("--shots: the task of this question gives no answer to show: " + entry["question"][:80])
+    return entry["question"], f"<answer>{entry['answer']}</answer>"

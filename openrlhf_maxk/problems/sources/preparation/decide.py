@@ -142,7 +142,7 @@ class Decider:
                 self.source.names(row.fields)
                 raise Rejected("empty_statement")
             self._check_contamination(draft.fingerprint)
-            prompted = self.prompter(candidate.problem, candidate.messages)
+            prompted = self.prompter(candidate.problem, candidate.messages, candidate.examples)
             draft.statement_tokens, draft.prompt_tokens = prompted.statement_tokens, prompted.prompt_tokens
             tokens = draft.prompt_tokens if self.options.token_limit_on == "prompt" else draft.statement_tokens
             if self.options.token_limit and tokens is not None and tokens > self.options.token_limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -84,8 +84,11 @@ class Prompter:
         if options.prompt == "chat_text" and not getattr(tokenizer, "chat_template", None):
             raise SourceError(f"--prompt chat_text: tokenizer {options.tokenizer} has no chat template; use plain")
 
-    def __call__(self, problem: Problem, messages: Sequence[Message] = ()) -> Prompted:
-        """The prompt of a problem; chats are the problem's own messages where it comes with some."""
+    def __call__(
+        self, problem: Problem, messages: Sequence[Message] = (), examples: Sequence[tuple[str, str]] = ()
+    ) -> Prompted:
+        """The prompt of a problem; chats are the problem's own messages where it comes with some, else have the examples
+        (statements like the problem's, and answers) as earlier turns."""
         style = self.options.prompt
         prompt: Prompt
         if style == "statement":
@@ -95,7 +98,7 @@ class Prompter:
         elif style == "few_shot":
             prompt = few_shot(problem)
         else:
-            prompt = self._messages(problem, messages)
+            prompt = self._messages(problem, messages, examples)
         text = self._render(prompt) if isinstance(prompt, list) else prompt
         counts = self._count(problem.statement), self._count(text) if text is not None else None
         if style == "chat_text":
@@ -113,11 +116,15 @@ class Prompter:
         digest = hashlib.sha256(f"{content}\n{template}".encode()).hexdigest()
         return {"name": PurePath(self.options.tokenizer).name, "sha256": digest}
 
-    def _messages(self, problem: Problem, own: Sequence[Message]) -> list[Message]:
+    def _messages(self, problem: Problem, own: Sequence[Message], examples: Sequence[tuple[str, str]]) -> list[Message]:
         system = [{"role": "system", "content": self.options.system_prompt}] if self.options.system_prompt else []
         if own:
             return [*([] if own[0]["role"] == "system" else system), *own]
-        return [*system, {"role": "user", "content": request(problem)}]
+        turns = system
+        for statement, answer in examples:
+            asked = {"role": "user", "content": request(replace(problem, statement=statement))}
+            turns += [asked, {"role": "assistant", "content": answer}]
+        return [*turns, {"role": "user", "content": request(problem)}]
 
     def _render(self, messages: list[dict[str, str]]) -> str | None:
         if not getattr(self.tokenizer, "chat_template", None):
