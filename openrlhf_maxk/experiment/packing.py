@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from openrlhf_maxk.evaluation.samples.run_folder import SETTINGS, RunFolder
-from openrlhf_maxk.evaluation.scoring.scores_file import PROBLEMS, SAMPLES
+from openrlhf_maxk.evaluation.scoring.scores_file import load_scores, save_scores
+from openrlhf_maxk.evaluation.statistics.metrics import METRICS
+from openrlhf_maxk.evaluation.statistics.scores import Scores
 from openrlhf_maxk.experiment import curves
 from openrlhf_maxk.experiment.plan import Plan
 from openrlhf_maxk.experiment.running import DONE, seconds_of
@@ -17,7 +20,8 @@ from openrlhf_maxk.problems.atomic import write_text
 def pack(plan: Plan, out: Path, target: Path) -> int:
     """Copy every finished job's settings, curves and scores from ``out`` to ``target``; returns how many there are.
 
-    ``target`` then is an experiment's folder of which results can be made, but which has no models, texts or logs.
+    ``target`` then is an experiment's folder of which results can be made, but which has no models, texts or logs. Of a
+    plan that names its metrics, and none that needs public tests or answers, only rewards and what is right are kept.
 
     Raises:
         PlanError: a job was done by another plan.
@@ -30,12 +34,17 @@ def pack(plan: Plan, out: Path, target: Path) -> int:
         scores = into / run.scores.relative_to(run.path)
         scores.mkdir(parents=True, exist_ok=True)
         write_text(into / SETTINGS, _without_places((run.path / SETTINGS).read_text(encoding="utf-8")))
-        for name in (PROBLEMS, SAMPLES):
-            shutil.copyfile(run.scores / name, scores / name)
+        save_scores(scores, _needed(plan, load_scores(run.scores)))
         if found := curves.of_job(out / job.folder):
             write_text(target / job.folder / curves.FILE, curves.as_csv(found))
         shutil.copyfile(out / job.folder / DONE, target / job.folder / DONE)  # last: it says that the rest is there
     return len(done)
+
+
+def _needed(plan: Plan, scores: Scores) -> Scores:
+    """Only rewards and what is right, where the plan's metrics are made of these: a tenth of the bytes."""
+    enough = plan.metrics and not any(METRICS[metric].needs for metric in plan.metrics)
+    return replace(scores, details=None) if enough else scores
 
 
 def _without_places(settings: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -15,13 +16,14 @@ import pytest
 
 from openrlhf_maxk.cli import experiment as command
 from openrlhf_maxk.evaluation.samples.run_folder import RunFolder
-from openrlhf_maxk.evaluation.scoring.scores_file import save_scores
-from openrlhf_maxk.evaluation.statistics.scores import Scores
+from openrlhf_maxk.evaluation.scoring.scores_file import load_scores, save_scores
+from openrlhf_maxk.evaluation.statistics.scores import Details, Scores
 from openrlhf_maxk.experiment import running
 from openrlhf_maxk.experiment.figure import plot
 from openrlhf_maxk.experiment.plan import Job, PlanError, read_plan
 from openrlhf_maxk.experiment.results import markdown, values
 from openrlhf_maxk.experiment.running import JobFailed, carry_out
+from openrlhf_maxk.problems.verdict import Verdict
 
 from .test_curves import log
 from .test_plan import write
@@ -256,3 +258,28 @@ def test_what_results_are_made_from_can_be_packed(tmp_path, commands, capsys):
         assert (packed / name).read_text() == (out / name).read_text()
     assert "| x | 1 | **0.500**" in (packed / "results.md").read_text()
     assert "| x | 1 | - | - | 0.667 | - |" in (packed / "results.md").read_text()
+
+
+@pytest.mark.parametrize(("metrics", "details"), [(["max", "pass"], False), (["max", "maj"], True), ([], True)])
+def test_a_pack_keeps_what_the_metrics_of_the_plan_are_made_of(tmp_path, commands, metrics, details):
+    file = write(tmp_path, models={"a": "a"}, runs={"x": None}, seeds=[1], baseline="base", metrics=metrics)
+    plan, out, packed = read_plan(file), tmp_path / "out", tmp_path / "packed"
+    carry_out(plan, out, lambda line: None)
+    known = Details(
+        **{name: np.arange(4) for name in ("indices", "programs", "behaviours", "answers", "tokens")},
+        **{name: np.arange(4) / 4 for name in ("public", "hidden", "entropy")},
+        verdicts=np.ones((4, len(Verdict)), dtype=np.int64),
+    )
+    for job in plan.jobs():
+        run = RunFolder.create(out / job.folder / "evaluation", job.name, {"n": job.run}, {"p0": "text"}, {})
+        run.scores.mkdir()
+        save_scores(run.scores, replace(scores([0, 0.5], [0.5, 1]), details=known))
+        run.mark_latest()
+    assert command.main([str(file), "--out", str(out), "--pack", str(packed)]) == 0
+    for job in plan.jobs():
+        kept = load_scores(RunFolder.find(str(packed / job.folder / "evaluation")).scores)
+        assert kept.rewards.tolist() == [0, 0.5, 0.5, 1]
+        assert (kept.details is not None) == details
+    for folder in (out, packed):
+        assert command.main([str(file), "--out", str(folder), "--results"]) == 0
+    assert (packed / "results.md").read_text() == (out / "results.md").read_text()
