@@ -16,11 +16,16 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 PUBLISHED = sorted((ROOT / "docs" / "results").iterdir())
 TABLES = {
+    "correction": ["max@k", "training"],
     "headline": ["max@k", "pass@k", "training"],
     "learning_rates": ["max@k"],
+    "objectives": ["max@k", "pass@k", "training"],
+    "pretrained": ["max@k", "pass@k", "training"],
+    "repeat": ["max@k"],
     "settings": ["max@k"],
     "staleness": ["max@k", "training"],
 }
+SIMULATED = ROOT / "docs" / "results" / "staleness" / "without_a_network.md"
 
 
 def tables_of(text: str) -> set[tuple[str, str]]:
@@ -38,6 +43,12 @@ def test_the_page_has_the_tables_of_the_results(folder):
     wanted = {(title, table) for title, table in found if any(f", {name}**" in title for name in TABLES[folder.name])}
     assert wanted
     assert wanted <= tables_of(PAGE)
+
+
+def test_the_page_has_lines_of_the_table_without_a_network():
+    shown = [line for line in PAGE.splitlines() if line.startswith(("| score |", "| sequence_clip |"))]
+    assert len(shown) > 10
+    assert set(shown) <= set(SIMULATED.read_text(encoding="utf-8").splitlines())
 
 
 @pytest.mark.slow
