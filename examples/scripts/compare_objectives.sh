@@ -21,7 +21,7 @@ embedded outputs/mini-1 --seed 1
 embedded outputs/shortcuts/mini --benchmark shortcuts
 embedded outputs/words/mini --benchmark words
 if grep -q " outputs/smollm2/" "$plan"; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/cpu.txt reasoning-gym==0.1.25 gguf==0.19.0
+    .venv/bin/python -m pip --disable-pip-version-check -qq install -c requirements/cpu.txt reasoning-gym==0.1.25 gguf==0.19.0
     .venv/bin/python examples/scripts/smollm2.py outputs/smollm2/model
     .venv/bin/python -m openrlhf_maxk.cli.prepare reasoning_gym --tasks word_sorting --shots 2 --train_size 400 --test_size 64 \
         --config '{"word_sorting": {"min_words": 3, "max_words": 4, "min_word_length": 3, "max_word_length": 6}}' \

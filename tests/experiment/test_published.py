@@ -19,6 +19,7 @@ TABLES = {
     "correction": ["max@k", "training"],
     "headline": ["max@k", "pass@k", "training"],
     "learning_rates": ["max@k"],
+    "leave_one_out": ["max@k"],
     "objectives": ["max@k", "pass@k", "training"],
     "pretrained": ["max@k", "pass@k", "training"],
     "repeat": ["max@k"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from openrlhf_maxk.rewards.scoring.scorers import make_scorer
 MATHS = Problem("m", "", (Test("", "1/2"),), Mode.ANSWER, judge=Judge(Comparison.MATH))
 FAKE = """
 import os
+import sys
 __version__ = "0"
 class Countdown:
     def score_answer(self, answer, entry):
@@ -53,6 +55,7 @@ def gym(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.getuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o055)  # programs run as another user
+    monkeypatch.delitem(sys.modules, "reasoning_gym", raising=False)  # the real one, where another test has imported it
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.setitem(answers._MODULES, Comparison.REASONING_GYM, ("reasoning_gym",))
 
