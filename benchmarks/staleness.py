@@ -132,7 +132,10 @@ def table(problems: Problems, runs: int, settings: list[Setting]) -> Iterator[st
 
 
 def _cells(found: Outcome, exact: Outcome, alpha: float) -> Iterator[str]:
-    """The mean of the runs; a sign where it differs from the exact correction's in a z-test of independent runs."""
+    """The mean of the runs; a sign where a z-test finds it to differ from the exact correction's.
+
+    Runs count as independent, though those of one setting draw with the same random numbers.
+    """
     for column in range(len(KS)):
         ours, theirs = found.values[:, column], exact.values[:, column]
         error = math.sqrt((ours.var() + theirs.var()).item() / len(ours))

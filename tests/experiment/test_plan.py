@@ -116,12 +116,11 @@ def test_a_job_is_the_same_until_something_it_does_changes(tmp_path):
 @pytest.mark.parametrize("file", sorted(Path(__file__).parents[2].glob("examples/plans/*.yaml")), ids=lambda f: f.stem)
 def test_the_plans_of_the_examples_give_all_runs_the_same_samples(file):
     plan = read_plan(file)
-    samples = set()
+    wanted = 16 * 96 if file.stem == "pretrained" else 8 * 960
     for job in plan.jobs():
         if job.run != "base":
             words = train_arguments(plan, job, Path("out"))
             n, prompts = (
                 words[words.index(f"--{x}") + 1] for x in ("rollout.n_samples_per_prompt", "data.max_samples")
             )
-            samples.add(int(n) * int(prompts))
-    assert len(samples) == 1
+            assert int(n) * int(prompts) == wanted, job.name

@@ -40,7 +40,7 @@ def test_the_best_of_k_is_that_of_all_draws(problems, k):
     assert problems.best_of(k, problems.logits[None]).item() == pytest.approx(sum(by_hand) / 2)
 
 
-def test_corrections_agree_for_one_step_and_part_beyond(problems, monkeypatch):
+def test_corrections_agree_for_one_step_and_part_beyond(problems):
     def after(epochs: int, correction: str) -> torch.Tensor:
         how = staleness.Setting("score", math.inf, 0.3, epochs)
         return staleness.train(problems, 4, 1, how, correction).values

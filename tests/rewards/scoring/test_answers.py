@@ -21,7 +21,6 @@ from openrlhf_maxk.rewards.scoring.scorers import make_scorer
 MATHS = Problem("m", "", (Test("", "1/2"),), Mode.ANSWER, judge=Judge(Comparison.MATH))
 FAKE = """
 import os
-import sys
 __version__ = "0"
 class Countdown:
     def score_answer(self, answer, entry):
