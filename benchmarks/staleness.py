@@ -14,20 +14,22 @@ the exact correction's, with all comparisons of the table corrected for.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 
-import pyarrow.parquet as parquet
 import torch
 from torch import Tensor
 
+from openrlhf_maxk.evaluation.scoring.scores_file import load_scores
 from openrlhf_maxk.objectives import marginal_gain
 from openrlhf_maxk.objectives.checks import clamped_ratios
 
-SCORES = Path("docs/results/headline/seed 0/base/evaluation/scores")
+SCORES = Path(__file__).parents[1] / "docs/results/headline/seed 0/base/evaluation/scores"
 N, K, PROMPTS, ROLLOUTS = 8, 4, 32, 30
 KS = (1, 8, 64)
 CLIP = 0.2
@@ -48,15 +50,19 @@ class Problems:
 
     @classmethod
     def read(cls, scores: Path) -> Problems:
-        table = parquet.read_table(scores / "samples.parquet", columns=["problem", "reward", "programs"]).to_pydict()
-        found: dict[str, dict[int, tuple[float, int]]] = {}
-        for problem, reward, program in zip(*table.values(), strict=True):
-            of_problem = found.setdefault(problem, {})
-            of_problem[program] = (reward, of_problem.get(program, (0.0, 0))[1] + 1)
-        shape = len(found), max(map(len, found.values()))
+        kept = load_scores(scores)
+        if kept.details is None:
+            raise SystemExit(
+                f"error: {scores} does not tell which programs are the same: name an evaluation's own, not packed"
+            )
+        found = []
+        for start, end in itertools.pairwise(kept.offsets.tolist()):
+            programs = zip(kept.rewards[start:end].tolist(), kept.details.programs[start:end].tolist(), strict=True)
+            found.append(sorted((reward, count) for (reward, _), count in Counter(programs).items()))
+        shape = len(found), max(map(len, found))
         rewards, logits = torch.zeros(shape), torch.full(shape, -torch.inf)
-        for row, of_problem in enumerate(found.values()):
-            for column, (reward, count) in enumerate(sorted(of_problem.values())):
+        for row, of_problem in enumerate(found):
+            for column, (reward, count) in enumerate(of_problem):
                 rewards[row, column], logits[row, column] = reward, math.log(count)
         return cls(rewards, logits)
 

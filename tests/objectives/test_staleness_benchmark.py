@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.parquet as parquet
+import numpy as np
 import pytest
 import torch
+
+from openrlhf_maxk.evaluation.scoring.scores_file import save_scores
+from openrlhf_maxk.evaluation.statistics.scores import Details, Scores
+from openrlhf_maxk.problems.verdict import Verdict
 
 staleness = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "staleness.py")))
 SAMPLES = [("a", 0.5, 0), ("a", 0.0, 1), ("a", 0.5, 0), ("a", 1.0, 2), ("b", 0.25, 0), ("b", 0.0, 1), ("b", 0.75, 2)]
@@ -19,11 +23,14 @@ SAMPLES = [("a", 0.5, 0), ("a", 0.0, 1), ("a", 0.5, 0), ("a", 1.0, 2), ("b", 0.2
 
 @pytest.fixture
 def problems(tmp_path: Path):
-    columns = zip(*SAMPLES, strict=True)
-    table = pa.table(
-        {name: list(of_one) for name, of_one in zip(("problem", "reward", "programs"), columns, strict=True)}
+    groups = {name: [reward for of, reward, _ in SAMPLES if of == name] for name in "ab"}
+    names = ("indices", "behaviours", "answers", "tokens", "public", "hidden", "entropy")
+    details = Details(
+        programs=np.array([program for _, _, program in SAMPLES]),
+        **{name: np.zeros(len(SAMPLES)) for name in names},
+        verdicts=np.zeros((len(SAMPLES), len(Verdict))),
     )
-    parquet.write_table(table, tmp_path / "samples.parquet")
+    save_scores(tmp_path, replace(Scores.from_groups(groups), details=details))
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield staleness.Problems.read(tmp_path)
